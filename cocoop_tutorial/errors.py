@@ -1,0 +1,89 @@
+"""Errors that name the culprit and the way out.
+
+Every error of this library is a `CocoopError` and also the built-in exception that a Python
+programmer would expect, so `except ValueError` and `except CocoopError` both work.
+"""
+
+import contextlib
+import difflib
+from collections.abc import Iterable, Iterator
+
+
+class CocoopError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class UnknownNameError(CocoopError, ValueError):
+    """A backbone, data set or option that does not exist."""
+
+
+class BackboneError(CocoopError, ValueError):
+    """A backbone whose files are damaged, or whose kind this library cannot use."""
+
+
+class DeviceError(CocoopError, RuntimeError):
+    """The device is not there, or lacks the precision that was asked for."""
+
+
+class DataError(CocoopError, ValueError):
+    """A split file, image, archive or list of classes that cannot be right."""
+
+
+class MissingDataError(CocoopError, FileNotFoundError):
+    """Files that should be there and are not."""
+
+
+class PromptError(CocoopError, ValueError):
+    """A class name or template that cannot become a prompt."""
+
+
+class CheckpointError(CocoopError, ValueError):
+    """A saved prompt that is damaged, unsafe, or made for another backbone."""
+
+
+class TrainingError(CocoopError, RuntimeError):
+    """Training that cannot go on, for example because the loss is not a number."""
+
+
+class MemoryLimitError(CocoopError, RuntimeError):
+    """Not enough memory; the message says which setting lowers the need."""
+
+
+def suggest(name: str, known: Iterable[str], limit: int = 3) -> str:
+    """The names nearest to `name`, as a sentence for an error message.
+
+    Args:
+        name: What was asked for.
+        known: What exists.
+        limit: How many near matches to show.
+
+    Returns:
+        `"Did you mean 'a' or 'b'?"`, or the list of what exists when nothing is near
+        (shortened when it is long).
+    """
+    by_lower = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.5)
+    if near:
+        return f"Did you mean {' or '.join(repr(by_lower[n]) for n in near)}?"
+    names = list(by_lower.values())
+    shown = ", ".join(names[:20]) + (" and others" if len(names) > 20 else "")
+    return f"There are: {shown}."
+
+
+@contextlib.contextmanager
+def memory_advice(advice: str) -> Iterator[None]:
+    """Turns "out of memory", on CPU or GPU, into an error that says what lowers the need.
+
+    Args:
+        advice: The way out, for example "Lower batch_size (now 128).".
+
+    Raises:
+        MemoryLimitError: The block ran out of memory.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+            raise MemoryLimitError(f"Out of memory. {advice}") from error
+        raise
