@@ -1,0 +1,81 @@
+# make book   install, prepare the data, execute the chapters, build the site into _build/html
+# make test   all of that, then every check
+# make clean  forget everything that was built (the environment and the data cache stay)
+# Works from a fresh clone with Python 3.11 or newer and make; a second call is quick.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+BUILD  := _build
+STAMPS := $(BUILD)/stamps
+DONE   := $(BUILD)/executed
+SHELL  := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: book test lint browser clean
+export PYTHONHASHSEED := 0
+
+NOTEBOOKS := $(wildcard book/*.ipynb)
+EXECUTED  := $(NOTEBOOKS:book/%=$(DONE)/%)
+LIBRARY   := $(shell find cocoop_tutorial -name '*.py' -o -path '*/weights/*' -type f)
+RESULTS   := $(wildcard results/*.json)
+PAGES     := $(shell find book -type f -not -name '*.ipynb' -not -path '*/__pycache__/*')
+
+book: $(STAMPS)/site
+	@echo "the book is ready: open $(BUILD)/html/index.html"
+
+test: lint browser $(STAMPS)/site
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(STAMPS)/install
+	$(BIN)/ruff check .
+
+browser: $(STAMPS)/install
+	@tools/browser.sh $(BIN)/python > $(BUILD)/browser && echo "browser: $$(tail -1 $(BUILD)/browser)"
+
+# A virtual environment with the locked versions. pip's chatter goes to a file, shown on failure.
+$(STAMPS)/install: pyproject.toml constraints.txt
+	@mkdir -p $(STAMPS)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11"'
+	@echo "installing (some minutes and 7 GB the first time)"
+	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[book,test,cluster]' > $(BUILD)/pip.log 2>&1 \
+		|| { tail -n 30 $(BUILD)/pip.log; exit 1; }
+	@$(BIN)/python -m pip check > $(BUILD)/pip-check.log || { cat $(BUILD)/pip-check.log; exit 1; }
+	@touch $@
+
+# The emoji packages, drawn to pictures in a checked cache.
+$(STAMPS)/data: $(STAMPS)/install data/package-lock.json $(wildcard cocoop_tutorial/datasets/emoji/*.py)
+	$(BIN)/cocoop data build
+	@touch $@
+
+# Scripts and fonts for the site, from npm packages with pinned hashes.
+$(STAMPS)/vendor: book/package.json book/package-lock.json $(STAMPS)/install
+	@echo "fetching the site's scripts"
+	@rm -rf $(BUILD)/npm $(BUILD)/vendor && mkdir -p $(BUILD)/npm $(BUILD)/vendor/{requirejs,html-manager,mathjax}
+	@cp book/package.json book/package-lock.json $(BUILD)/npm
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix $(BUILD)/npm --ignore-scripts --no-audit --no-fund \
+		> $(BUILD)/npm.log 2>&1 || { tail -n 30 $(BUILD)/npm.log; exit 1; }
+	@cd $(BUILD)/npm/node_modules && cp requirejs/require.js ../../vendor/requirejs \
+		&& cp @jupyter-widgets/html-manager/dist/{embed-amd.js,*.woff,*.woff2,*.ttf,*.eot,*.svg} ../../vendor/html-manager \
+		&& cp -r mathjax/es5/{tex-mml-chtml.js,output} ../../vendor/mathjax && rm -rf ../../vendor/mathjax/output/svg*
+	@rm -rf $(BUILD)/npm && touch $@
+
+# Each chapter is executed once, from a clean kernel; the site and the tests use this copy.
+$(DONE)/%.ipynb: book/%.ipynb $(LIBRARY) $(RESULTS) $(STAMPS)/data tools/execute.py tools/output_widget.py
+	@$(BIN)/python tools/execute.py $< $@
+
+# The site, with every warning an error.
+$(STAMPS)/site: $(EXECUTED) $(PAGES) $(LIBRARY) _config.yml CHANGELOG.md $(STAMPS)/vendor
+	@for f in $(DONE)/*.ipynb; do test -e "book/$${f##*/}" || rm -f "$$f"; done
+	@cd book && find . -type f -not -name '*.ipynb' -not -path '*/__pycache__/*' -not -name 'package*.json' \
+		-exec cp --parents -t ../$(DONE) {} +
+	@rm -rf $(DONE)/_assets/vendor && cp -r $(BUILD)/vendor $(DONE)/_assets/vendor
+	@rm -rf $(BUILD)/html $(BUILD)/.doctrees
+	@NO_COLOR=1 timeout 900 $(BIN)/jupyter-book build $(DONE) --config _config.yml \
+		--path-output . -W -n --keep-going > $(BUILD)/site.log 2>&1 || { tail -n 60 $(BUILD)/site.log; exit 1; }
+	@test -e $(BUILD)/html/index.html && touch $@
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,107 @@
+"""Sphinx directives of this book: what each chapter's last execution cost.
+
+``{chapter-status}`` draws the table of the status page; ``{run-cost}`` in a chapter gives its own
+measured time and memory. Both read what ``tools/execute.py`` wrote into the executed notebooks.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxRole
+
+HEADINGS = ("Chapter", "Code cells", "Run time", "Peak memory", "Machine", "Versions")
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Return the facts of one executed notebook; fail if it was never executed."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    run = notebook["metadata"].get("cocoop_run")
+    if run is None:
+        raise ValueError(f"{path.name} has not been executed: run `make book`")
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return run | {"cells": len(code), "title": read_title(notebook)}
+
+
+def read_title(notebook: dict[str, Any]) -> str:
+    """Return the first heading of a notebook."""
+    for cell in notebook["cells"]:
+        for line in "".join(cell["source"]).splitlines():
+            if cell["cell_type"] == "markdown" and line.startswith("# "):
+                return line[2:].strip()
+    raise ValueError("a chapter needs a first line that begins with '# '")
+
+
+def format_seconds(seconds: float) -> str:
+    """Return ``75.0`` as ``1 min 15 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def format_cost(run: dict[str, Any]) -> str:
+    """Return time, memory and machine of a run in one phrase."""
+    memory = f"{run['peak_mb'] / 1024:.1f} GB"
+    return f"{format_seconds(run['seconds'])} and {memory} on {run['cores']} CPU cores"
+
+
+class ChapterStatus(Directive):
+    """The table of all executed chapters of the book."""
+
+    def run(self) -> list[nodes.Node]:
+        """Build one row a chapter, in the order of the file names."""
+        env = self.state.document.settings.env
+        found = (path for path in sorted(Path(env.srcdir).glob("*.ipynb")))
+        rows = []
+        for path in found:
+            if path.stem not in env.found_docs or path.name.endswith(".failed.ipynb"):
+                continue
+            env.note_dependency(str(path))
+            rows.append(self.make_row(path.stem, read_run(path)))
+        return [make_table(HEADINGS, rows)]
+
+    def make_row(self, name: str, run: dict[str, Any]) -> list[nodes.Node]:
+        """Return the cells of one chapter, its title linked to its page."""
+        link = nodes.reference("", run["title"], internal=True, refuri=f"{name}.html")
+        versions = f"Python {run['python']}, torch {run['torch']}, open_clip {run['open_clip_torch']}"
+        texts = [str(run["cells"]), format_seconds(run["seconds"]), f"{run['peak_mb']} MB"]
+        texts += [f"{run['cores']} CPU cores, {run['machine']}", versions]
+        return [link, *(nodes.Text(text) for text in texts)]
+
+
+def make_table(headings: tuple[str, ...], rows: list[list[nodes.Node]]) -> nodes.table:
+    """Return a docutils table with one heading row."""
+    group = nodes.tgroup(cols=len(headings))
+    group += [nodes.colspec(colwidth=1) for _ in headings]
+    head, body = nodes.thead(), nodes.tbody()
+    head += make_table_row([nodes.Text(text) for text in headings])
+    body += [make_table_row(row) for row in rows]
+    group += [head, body]
+    return nodes.table("", group, classes=["status"])
+
+
+def make_table_row(cells: list[nodes.Node]) -> nodes.row:
+    """Return one table row, a paragraph a cell."""
+    row = nodes.row()
+    for cell in cells:
+        row += nodes.entry("", nodes.paragraph("", "", cell))
+    return row
+
+
+class RunCost(SphinxRole):
+    """``{run-cost}`01_clip``` : measured time and memory of that chapter."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return the phrase as plain text."""
+        path = Path(self.env.srcdir) / f"{self.text}.ipynb"
+        self.env.note_dependency(str(path))
+        return [nodes.Text(format_cost(read_run(path)))], []
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directive and the role."""
+    app.add_directive("chapter-status", ChapterStatus)
+    app.add_role("run-cost", RunCost())
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
