@@ -59,7 +59,7 @@ $(STAMPS)/vendor: book/package.json book/package-lock.json $(STAMPS)/install
 		> $(BUILD)/npm.log 2>&1 || { tail -n 30 $(BUILD)/npm.log; exit 1; }
 	@cd $(BUILD)/npm/node_modules && cp requirejs/require.js ../../vendor/requirejs \
 		&& cp @jupyter-widgets/html-manager/dist/{embed-amd.js,*.woff,*.woff2,*.ttf,*.eot,*.svg} ../../vendor/html-manager \
-		&& cp -r mathjax/es5/{tex-mml-chtml.js,output} ../../vendor/mathjax && rm -rf ../../vendor/mathjax/output/svg*
+		&& cp -r mathjax/es5/{tex-mml-chtml.js,a11y,input,output,sre,ui} ../../vendor/mathjax && rm -rf ../../vendor/mathjax/output/svg*
 	@rm -rf $(BUILD)/npm && touch $@
 
 # Each chapter is executed once, from a clean kernel; the site and the tests use this copy.
