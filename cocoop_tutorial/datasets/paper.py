@@ -1,0 +1,152 @@
+"""The paper's eleven data sets and four shifted ones, in their official folders (chapter 2)."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import MissingDataError
+from . import own_splits
+from .imagenet import SHIFTS, load_imagenet, load_shift
+from .own_splits import read_lines
+from .splits import Dataset, Split
+from .zhou import Splits, check_classnames, check_exist, read_zhou_split
+
+LAYOUT = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one data set lies under the data root.
+
+    Attributes:
+        folder: Its folder.
+        images: The folder that the split file's paths are relative to, inside `folder`.
+        split: The official split file, inside `folder`.
+        template: The hand-made prompt.
+        own: Makes a split of our own when the official file is missing; None if it cannot be done.
+    """
+
+    folder: str
+    images: str
+    split: str
+    template: str = "a photo of a {}."
+    own: Callable[[Path], Splits] | None = None
+
+
+SOURCES = {
+    "caltech101": Source(
+        "caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json",
+        own=own_splits.caltech101,
+    ),
+    "oxford_pets": Source(
+        "oxford_pets", "images", "split_zhou_OxfordPets.json",
+        "a photo of a {}, a type of pet.", own_splits.oxford_pets,
+    ),
+    "stanford_cars": Source("stanford_cars", "", "split_zhou_StanfordCars.json"),
+    "oxford_flowers": Source(
+        "oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json",
+        "a photo of a {}, a type of flower.", own_splits.oxford_flowers,
+    ),
+    "food101": Source(
+        "food-101", "images", "split_zhou_Food101.json",
+        "a photo of {}, a type of food.", own_splits.food101,
+    ),
+    "sun397": Source("sun397", "SUN397", "split_zhou_SUN397.json"),
+    "dtd": Source(
+        "dtd", "images", "split_zhou_DescribableTextures.json", "{} texture.", own_splits.dtd
+    ),
+    "eurosat": Source(
+        "eurosat", "2750", "split_zhou_EuroSAT.json",
+        "a centered satellite photo of {}.", own_splits.eurosat,
+    ),
+    "ucf101": Source(
+        "ucf101", "UCF-101-midframes", "split_zhou_UCF101.json", "a photo of a person doing {}."
+    ),
+}  # fmt: skip
+AIRCRAFT = Source("fgvc_aircraft", "images", "", "a photo of a {}, a type of aircraft.")
+# In the order of the paper's tables.
+NAMES = (
+    "imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101",
+    "fgvc_aircraft", "sun397", "dtd", "eurosat", "ucf101", *SHIFTS,
+)  # fmt: skip
+
+
+def folder_of(name: str) -> str:
+    """The folder of a data set under the data root."""
+    if name in SHIFTS:
+        return SHIFTS[name][0]
+    if name in ("imagenet", "fgvc_aircraft"):
+        return name
+    return SOURCES[name].folder
+
+
+def load_paper(name: str, root: Path) -> Dataset:
+    """Loads one of the paper's data sets.
+
+    Args:
+        name: One of `NAMES`.
+        root: The data root.
+
+    Returns:
+        The data set; `paper_split` says whether its splits are the official ones.
+
+    Raises:
+        MissingDataError: Its folder, its split file or one of its images is not there.
+        DataError: The split file is damaged.
+    """
+    folder = root / folder_of(name)
+    if not folder.is_dir():
+        raise MissingDataError(f"{name} is not in {folder}. {how_to_get(name, root)}")
+    if name == "imagenet":
+        return load_imagenet(root)
+    if name in SHIFTS:
+        return load_shift(name, root)
+    if name == "fgvc_aircraft":
+        return _aircraft(folder)
+    return _from_source(name, root, SOURCES[name])
+
+
+def how_to_get(name: str, root: Path) -> str:
+    """One sentence: how a data set that is missing comes here."""
+    from .download import FILES  # only when something is missing
+
+    if name in FILES:
+        return f"Download it: cocoop data fetch {name} --root {root}"
+    return f"It cannot be downloaded by a program; lay it out as in {LAYOUT}"
+
+
+def _from_source(name: str, root: Path, source: Source) -> Dataset:
+    folder = root / source.folder
+    official = folder / source.split
+    if official.is_file():
+        *splits, names = read_zhou_split(official, folder / source.images)
+        return Dataset(name, names, *splits, template=source.template, paper_split=True)
+    if source.own is None:
+        raise MissingDataError(f"There is no {official}. Get it as described in {LAYOUT}")
+    if not (folder / source.images).is_dir():
+        raise MissingDataError(
+            f"There is no folder {folder / source.images}. {how_to_get(name, root)}"
+        )
+    *splits, names = source.own(folder)
+    check_classnames(names, str(folder))
+    warnings.warn(
+        f"{name}: {source.split} is not in {folder}, so the split is our own and its numbers do "
+        f"not compare with the paper's. The official file is linked from {LAYOUT}",
+        stacklevel=4,
+    )
+    return Dataset(name, names, *splits, template=source.template)
+
+
+def _aircraft(folder: Path) -> Dataset:
+    """FGVCAircraft has official lists of its own: "0056978 707-320" a line."""
+    names = read_lines(folder / "variants.txt")
+    check_classnames(names, str(folder / "variants.txt"))
+    parts = []
+    for part in ("train", "val", "test"):
+        path = folder / f"images_variant_{part}.txt"
+        pairs = [line.split(" ", 1) for line in read_lines(path)]
+        label = {name: i for i, name in enumerate(names)}
+        parts.append(Split([(folder / "images" / f"{i}.jpg", label[v]) for i, v in pairs]))
+        check_exist([image for image, _ in parts[-1].samples], str(path))
+    return Dataset("fgvc_aircraft", names, *parts, template=AIRCRAFT.template, paper_split=True)
