@@ -1,10 +1,15 @@
-"""Sphinx directives of this book: what each chapter's last execution cost.
+"""Sphinx parts of this book: what each chapter's last execution cost, and the API page.
 
 ``{chapter-status}`` draws the table of the status page; ``{run-cost}`` in a chapter gives its own
 measured time and memory. Both read what ``tools/execute.py`` wrote into the executed notebooks.
+The API page lists every module of the library, so that none can be forgotten, and each "chapter N"
+in a docstring becomes a link to that chapter.
 """
 
+import importlib
 import json
+import pkgutil
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +105,43 @@ class RunCost(SphinxRole):
         return [nodes.Text(format_cost(read_run(path)))], []
 
 
+def list_modules(package: str) -> list[str]:
+    """Return the names of all modules of a package, chapter checkers and runnable files left out."""
+    root = importlib.import_module(package)
+    found = pkgutil.walk_packages(root.__path__, f"{package}.")
+    hidden = ("._", ".checks", ".__main__")
+    return [item.name for item in found if not any(part in item.name for part in hidden)]
+
+
+def write_api(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put a section for every module in the place of the API page's marker."""
+    if docname != "api":
+        return
+    sections = []
+    for name in list_modules("cocoop_tutorial"):
+        title = name.removeprefix("cocoop_tutorial.")
+        body = f".. automodule:: {name}\n   :members:\n   :ignore-module-all:\n"
+        sections.append(f"## `{title}`\n\n```{{eval-rst}}\n{body}```\n")
+    source[0] = source[0].replace("<!-- modules -->", "\n".join(sections))
+
+
+def link_chapters(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Turn "chapter 1" in a docstring into a link, where that chapter exists."""
+    pages = {int(path.stem[:2]): path.stem for path in Path(app.srcdir).glob("[0-9][0-9]_*.ipynb")}
+
+    def link(match: re.Match[str]) -> str:
+        page = pages.get(int(match[2]))
+        return f":doc:`{match[1]} {match[2]} <{page}>`" if page else match[0]
+
+    lines[:] = [re.sub(r"\b(chapters?) (\d+)\b", link, line, flags=re.I) for line in lines]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive and the role."""
     app.add_directive("chapter-status", ChapterStatus)
     app.add_role("run-cost", RunCost())
+    app.connect("source-read", write_api)
+    app.connect("autodoc-process-docstring", link_chapters)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
