@@ -67,10 +67,10 @@ def fill_template(template: str, classnames: Sequence[str]) -> list[str]:
         PromptError: The template does not hold exactly one `{}`.
     """
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template)]
+        fields = [rest for _, *rest in string.Formatter().parse(template) if rest[0] is not None]
     except ValueError:  # a lonely brace
         fields = []
-    if [field for field in fields if field is not None] != [""]:
+    if fields != [["", "", None]]:  # name, format, conversion
         raise PromptError(
             f"The template {template!r} must hold {{}} once, where the class name goes, "
             f"as {TEMPLATE!r} does."
