@@ -1,0 +1,204 @@
+"""Measured results as JSON files that say where their numbers come from.
+
+Every file in `results/` holds the data and its provenance: the command, the commit, the versions,
+the device and the seeds. Chapters read their longer runs from there.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .errors import DataError, MissingDataError, suggest
+
+PACKAGES = ("cocoop_tutorial", "torch", "torchvision", "open_clip_torch", "numpy")
+
+
+def save_result(
+    name: str,
+    data: Any,
+    command: str | None = None,
+    seeds: Sequence[int] = (),
+    device: str | torch.device | None = None,
+    folder: Path | str | None = None,
+) -> Path:
+    """Writes `NAME.json`: the data and how it was made. The old file stays whole until the end.
+
+    Args:
+        name: File name without ".json"; letters, digits, "_", "-" and ".".
+        data: Anything made of dicts, lists, numbers, strings, arrays, tensors and DataFrames (a
+            frame becomes its list of rows).
+        command: What to type to make it again; None takes this process's command line.
+        seeds: The seeds that were used.
+        device: Where it ran; None takes the GPU if there is one.
+        folder: None takes the results folder.
+
+    Returns:
+        The path of the file.
+    """
+    folder = Path(folder) if folder else results_folder(make=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"provenance": provenance(command, seeds, device), "data": data}
+    text = json.dumps(content, indent=1, default=_plain) + "\n"
+    path = folder / f"{name}.json"
+    handle, part = tempfile.mkstemp(dir=folder, prefix=f".{name}-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def load_result(name: str, folder: Path | str | None = None) -> dict[str, Any]:
+    """Reads `NAME.json`.
+
+    Args:
+        name: File name without ".json".
+        folder: None takes the results folder.
+
+    Returns:
+        A dict with "data" and "provenance".
+
+    Raises:
+        MissingDataError: There is no such result; the message has the near matches.
+        DataError: The file is damaged.
+    """
+    folder = Path(folder) if folder else results_folder()
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        known = [f.stem for f in sorted(folder.glob("*.json"))]
+        hint = suggest(name, known) if known else "The folder has no results yet."
+        raise MissingDataError(f"There is no result {path}. {hint}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["data"], content["provenance"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is damaged ({error!r}). Restore it from the repository."
+        ) from error
+    return content
+
+
+def results_folder(make: bool = False) -> Path:
+    """Finds the results: $COCOOP_RESULTS, the repository above the working folder, the package.
+
+    Args:
+        make: Return the repository's folder even if it does not exist yet.
+
+    Raises:
+        MissingDataError: There is none; the message says how to name one.
+    """
+    if given := os.environ.get("COCOOP_RESULTS"):
+        return Path(given).expanduser()
+    here = Path.cwd()
+    roots = [r for r in (here, *here.parents) if (r / "cocoop_tutorial").is_dir()]
+    roots += [Path(__file__).parents[1], Path(__file__).parent]
+    for root in roots:
+        if (root / "results").is_dir() or (make and (root / "pyproject.toml").is_file()):
+            return root / "results"
+    raise MissingDataError(
+        "There is no results folder here. Set COCOOP_RESULTS to the 'results' folder of a clone."
+    )
+
+
+def provenance(
+    command: str | None = None,
+    seeds: Sequence[int] = (),
+    device: str | torch.device | None = None,
+) -> dict[str, Any]:
+    """What a reader needs to make a number again.
+
+    Args:
+        command: None takes this process's command line.
+        seeds: The seeds that were used.
+        device: None takes the GPU if there is one.
+
+    Returns:
+        Command, commit, date, versions, device, threads and seeds.
+    """
+    return {
+        "command": command or _command(),
+        "commit": _commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "versions": {"python": platform.python_version(), **package_versions()},
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "seeds": list(seeds),
+    }
+
+
+def device_name(device: str | torch.device | None = None) -> str:
+    """A device in words: "NVIDIA T4, 15 GB" or "CPU, 2 cores, x86_64"."""
+    kind = torch.device(device).type if device else ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda":
+        facts = torch.cuda.get_device_properties(0)
+        return f"{facts.name}, {facts.total_memory / 1024**3:.0f} GB"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{kind.upper()}, {cores} cores, {platform.machine()}"
+
+
+def _command() -> str:
+    """The command line without folders: they differ from machine to machine."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None and spec.name:
+        first = f"python -m {spec.name.removesuffix('.__main__')}"
+    else:
+        first = Path(sys.argv[0]).name or "python"
+    return " ".join([first, *map(shlex.quote, sys.argv[1:])])
+
+
+def _commit() -> str:
+    """The short commit of the clone, with "+" when files differ from it, or "" outside a clone."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        run = {"capture_output": True, "text": True, "check": True, "timeout": 30}
+        head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], **run).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no", ":/"], **run
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return head + ("+" if changed.strip() else "")
+
+
+def package_versions() -> dict[str, str]:
+    """The installed version of each package that a number depends on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, pd.DataFrame):
+        return json.loads(value.to_json(orient="records", double_precision=15))
+    if isinstance(value, pd.Series):
+        return value.to_dict()
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().tolist()
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Path):
+        return value.name  # the folders before it belong to one machine
+    raise TypeError(f"a result cannot hold a {type(value).__name__}; make it a number or a list")
