@@ -1,0 +1,5 @@
+"""`python -m cocoop_tutorial`: the same as `cocoop`, for torchrun."""
+
+from .cli import main
+
+main()
