@@ -18,6 +18,10 @@ from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxRole
 
+# Modules in the order in which a reader meets them; the others follow by name.
+READING_ORDER = ("backbones", "frozen_clip", "datasets", "datasets.splits", "datasets.folder")
+READING_ORDER += ("evaluation", "models", "prompts", "text_encoder", "meta_net", "training")
+READING_ORDER += ("checkpoints", "results", "plots", "book", "errors")
 HEADINGS = ("Chapter", "Code cells", "Run time", "Peak memory", "Machine", "Versions")
 
 
@@ -110,7 +114,9 @@ def list_modules(package: str) -> list[str]:
     root = importlib.import_module(package)
     found = pkgutil.walk_packages(root.__path__, f"{package}.")
     hidden = ("._", ".checks", ".__main__")
-    return [item.name for item in found if not any(part in item.name for part in hidden)]
+    names = [item.name for item in found if not any(part in item.name for part in hidden)]
+    order = {f"{package}.{name}": place for place, name in enumerate(READING_ORDER)}
+    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
 
 
 def write_api(app: Sphinx, docname: str, source: list[str]) -> None:
