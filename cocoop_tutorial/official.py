@@ -24,29 +24,30 @@ from .prompts import ClassPrompts
 FIXED = ("token_prefix", "token_suffix")  # embedded class names: they follow from the names
 
 
-class _Ignored(dict):
+class _Ignored:
     """Stands in for the optimiser and scheduler objects in official files; does nothing."""
 
     def __init__(self, *_: Any) -> None:
-        super().__init__()
+        """Takes anything."""
 
     def __setstate__(self, state: Any) -> None:
         """Throws the state away."""
 
 
+def _plain_dict(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
 # Dassl's warm-up keeps its inner scheduler, and that its optimiser, as objects in "scheduler".
-# These names are read as `_Ignored`, so the classes themselves never come into being.
-_INERT = [
-    (_Ignored, name)
-    for name in (
-        "builtins.dict",
-        "collections.defaultdict",
-        "torch.optim.adam.Adam",
-        "torch.optim.lr_scheduler.CosineAnnealingLR",
-        "torch.optim.lr_scheduler.MultiStepLR",
-        "torch.optim.lr_scheduler.StepLR",
-        "torch.optim.sgd.SGD",
-    )
+# Under these names the reader makes what stands on the left, never the objects themselves.
+_HARMLESS = [
+    (_plain_dict, "collections.defaultdict"),
+    (dict, "builtins.dict"),
+    (_Ignored, "torch.optim.adam.Adam"),
+    (_Ignored, "torch.optim.lr_scheduler.CosineAnnealingLR"),
+    (_Ignored, "torch.optim.lr_scheduler.MultiStepLR"),
+    (_Ignored, "torch.optim.lr_scheduler.StepLR"),
+    (_Ignored, "torch.optim.sgd.SGD"),
 ]
 
 
@@ -107,7 +108,7 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise MissingDataError(f"There is no file {path}.")
     try:
-        with torch.serialization.safe_globals(_INERT):
+        with torch.serialization.safe_globals(_HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(

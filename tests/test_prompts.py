@@ -112,7 +112,7 @@ def test_position_with_a_slip_of_the_pen() -> None:
     "bad", ["a photo", "{} or {}", "{0}", "{name}", "a {", "", "{:>9}", "{!r}"]
 )
 def test_bad_templates(bad: str) -> None:
-    with pytest.raises(PromptError, match="must hold {} once"):
+    with pytest.raises(PromptError, match="once, where the class name goes"):
         fill_template(bad, ["cat"])
 
 
