@@ -30,6 +30,8 @@ _HOME = {
     "image_features": "evaluation",
     "save_prompts": "checkpoints",
     "load_prompts": "checkpoints",
+    "load_official": "official",
+    "save_official": "official",
     "save_result": "results",
     "load_result": "results",
     "CocoopError": "errors",

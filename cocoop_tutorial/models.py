@@ -51,7 +51,10 @@ class ZeroShotCLIP(nn.Module):
         if not templates:
             raise PromptError("The list of templates is empty. Give at least one.")
         features = [clip.encode_text(fill_template(t, self.classnames)) for t in templates]
-        weights = F.normalize(torch.stack(features).mean(dim=0), dim=-1)  # [K, E]
+        mean = torch.stack(features).mean(dim=0)  # [K, E]
+        # At least float32: in half precision, logits near 25 would be rounded to ties.
+        mean = mean.to(torch.promote_types(mean.dtype, torch.float32))
+        weights = F.normalize(mean, dim=-1)
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -124,8 +127,7 @@ class CoOp(PromptLearner):
 
     def logits_from_features(self, features: Tensor) -> Tensor:
         """Scores L2-normalised image features `[B, E]`; returns logits `[B, K]`."""
-        text = self.text_features().to(self.ctx.dtype)
-        return self.clip.logit_scale * features.to(self.ctx.dtype) @ text.T
+        return self.scaled_cosines(features, self.text_features())
 
     def options(self) -> dict[str, Any]:
         """The arguments, besides backbone and names, that build this model again."""
@@ -221,9 +223,7 @@ class CoCoOp(PromptLearner):
         Returns:
             `[B, K]`. CoCoOp (2203.05557), equation 3.
         """
-        text = self.text_features(features).to(self.ctx.dtype)  # [B, K, E]
-        cosines = text @ features.to(self.ctx.dtype).unsqueeze(-1)  # [B, K, 1]
-        return self.clip.logit_scale * cosines.squeeze(-1)
+        return self.scaled_cosines(features, self.text_features(features))
 
     def options(self) -> dict[str, Any]:
         """The arguments, besides backbone and names, that build this model again."""

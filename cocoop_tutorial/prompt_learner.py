@@ -70,6 +70,23 @@ class PromptLearner(nn.Module, HubMixin, ABC):
     def logits_from_features(self, features: Tensor) -> Tensor:
         """Scores L2-normalised image features `[B, E]`; returns logits `[B, K]`."""
 
+    def scaled_cosines(self, features: Tensor, text: Tensor) -> Tensor:
+        """The last step of every method; CLIP (2103.00020), section 2.3.
+
+        Args:
+            features: `[B, E]`, L2-normalised image features.
+            text: `[K, E]`, or `[B, K, E]` if each image has a classifier of its own; normalised.
+
+        Returns:
+            `[B, K]`, in the parameters' precision: half precision would round logits to ties.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            features, text = features.to(self.ctx.dtype), text.to(self.ctx.dtype)
+            if text.dim() == 2:
+                return self.clip.logit_scale * features @ text.T
+            cosines = text @ features.unsqueeze(-1)  # [B, K, 1]
+            return self.clip.logit_scale * cosines.squeeze(-1)
+
     @abstractmethod
     def options(self) -> dict[str, Any]:
         """The arguments, besides backbone and names, that build this model again."""

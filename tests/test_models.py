@@ -193,10 +193,26 @@ def test_parameters_stay_float32_over_a_half_precision_backbone(dtype: torch.dty
     convert_weights_to_lp(clip.model, dtype)
     model = CoCoOp(clip, BASE)
     assert {p.dtype for p in model.prompt_parameters().values()} == {torch.float32}
-    logits = model(torch.randn(2, 3, 32, 32))
+    images = torch.randn(2, 3, 32, 32)
+    assert ZeroShotCLIP(clip, BASE)(images).dtype == torch.float32
+    logits = model(images)
     assert logits.dtype == torch.float32
     F.cross_entropy(logits, torch.tensor([0, 1])).backward()
     assert model.ctx.grad.dtype == torch.float32 and model.ctx.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("method", LEARNERS)
+def test_autocast_rounds_the_towers_but_not_the_logits(method: str) -> None:
+    clip, features = small_clip(), random_features(small_clip(), 3)
+    model = METHODS[method](clip, BASE)
+    exact = model.logits_from_features(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.logits_from_features(features)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    assert (exact - rounded).abs().max() < 0.03 * clip.logit_scale
+    F.cross_entropy(rounded, torch.arange(3)).backward()
+    assert model.ctx.grad.abs().sum() > 0
 
 
 def test_prompt_state_is_a_copy() -> None:

@@ -12,7 +12,7 @@ from cocoop_tutorial.prompts import (
     fill_template,
     initial_context,
 )
-from cocoop_tutorial.text_encoder import insert_context
+from cocoop_tutorial.reference import insert_context
 
 NAMES = ["face", "cougar_body", "Great Wall of China at sunrise", "a&m!", "st. bernard's"]
 # No "&": HTML entities are cleaned across a whole text, which names do not have.
