@@ -63,12 +63,13 @@ $(STAMPS)/vendor: book/package.json book/package-lock.json $(STAMPS)/install
 	@rm -rf $(BUILD)/npm && touch $@
 
 # Each chapter is executed once, from a clean kernel; the site and the tests use this copy.
-$(DONE)/%.ipynb: book/%.ipynb $(LIBRARY) $(RESULTS) $(STAMPS)/data tools/execute.py tools/output_widget.py
+$(DONE)/%.ipynb: book/%.ipynb $(LIBRARY) $(RESULTS) $(STAMPS)/data tools/execute.py tools/nbmake_mends.py
 	@$(BIN)/python tools/execute.py $< $@
 
 # The site, with every warning an error.
 $(STAMPS)/site: $(EXECUTED) $(PAGES) $(LIBRARY) _config.yml CHANGELOG.md $(STAMPS)/vendor
 	@for f in $(DONE)/*.ipynb; do test -e "book/$${f##*/}" || rm -f "$$f"; done
+	@find $(DONE) -type f -not -name '*.ipynb' -delete
 	@cd book && find . -type f -not -name '*.ipynb' -not -path '*/__pycache__/*' -not -name 'package*.json' \
 		-exec cp --parents -t ../$(DONE) {} +
 	@rm -rf $(DONE)/_assets/vendor && cp -r $(BUILD)/vendor $(DONE)/_assets/vendor

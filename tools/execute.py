@@ -26,7 +26,16 @@ def run_nbmake(notebook: Path) -> int:
     paths = [tools, os.environ.get("PYTHONPATH", "")]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     env.pop("MPLBACKEND", None)  # the kernel chooses its own inline backend
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "output_widget", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "nbmake_mends",
+        "-p",
+        "no:cacheprovider",
+    ]
     command += ["--rootdir", str(notebook.parent), "-c", os.devnull, "--nbmake", "--overwrite"]
     command += ["--nbmake-kernel=python3", f"--nbmake-timeout={TIMEOUT}", str(notebook)]
     return subprocess.run(command, env=env, check=False).returncode

@@ -1,9 +1,9 @@
 """Sphinx parts of this book: what each chapter's last execution cost, and the API page.
 
-``{chapter-status}`` draws the table of the status page; ``{run-cost}`` in a chapter gives its own
-measured time and memory. Both read what ``tools/execute.py`` wrote into the executed notebooks.
-The API page lists every module of the library, so that none can be forgotten, and each "chapter N"
-in a docstring becomes a link to that chapter.
+``{chapter-status}`` draws the table of the status page, ``{road-map}`` lists the chapters;
+``{run-cost}`` in a chapter gives its own measured time and memory. All read what
+``tools/execute.py`` wrote into the executed notebooks. The API page lists every module of the
+library, so that none can be forgotten, and each "chapter N" in a docstring becomes a link.
 """
 
 import importlib
@@ -32,16 +32,17 @@ def read_run(path: Path) -> dict[str, Any]:
     if run is None:
         raise ValueError(f"{path.name} has not been executed: run `make book`")
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    return run | {"cells": len(code), "title": read_title(notebook)}
+    return run | {"cells": len(code)} | read_opening(notebook)
 
 
-def read_title(notebook: dict[str, Any]) -> str:
-    """Return the first heading of a notebook."""
-    for cell in notebook["cells"]:
-        for line in "".join(cell["source"]).splitlines():
-            if cell["cell_type"] == "markdown" and line.startswith("# "):
-                return line[2:].strip()
-    raise ValueError("a chapter needs a first line that begins with '# '")
+def read_opening(notebook: dict[str, Any]) -> dict[str, str]:
+    """Return a chapter's title and the question under it: its first two paragraphs."""
+    prose = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown"]
+    parts = [part.strip() for part in "\n\n".join(prose).split("\n\n") if part.strip()]
+    if not parts[0].startswith("# "):
+        raise ValueError("a chapter must open with a line that begins with '# '")
+    question = re.sub(r"[*_`]|\{[a-z:]+\}", "", " ".join(parts[1].split()))
+    return {"title": parts[0].splitlines()[0][2:].strip(), "question": question}
 
 
 def format_seconds(seconds: float) -> str:
@@ -74,10 +75,37 @@ class ChapterStatus(Directive):
     def make_row(self, name: str, run: dict[str, Any]) -> list[nodes.Node]:
         """Return the cells of one chapter, its title linked to its page."""
         link = nodes.reference("", run["title"], internal=True, refuri=f"{name}.html")
-        versions = f"Python {run['python']}, torch {run['torch']}, open_clip {run['open_clip_torch']}"
+        versions = (
+            f"Python {run['python']}, torch {run['torch']}, open_clip {run['open_clip_torch']}"
+        )
         texts = [str(run["cells"]), format_seconds(run["seconds"]), f"{run['peak_mb']} MB"]
         texts += [f"{run['cores']} CPU cores, {run['machine']}", versions]
         return [link, *(nodes.Text(text) for text in texts)]
+
+
+class RoadMap(Directive):
+    """The list of chapters, each with the question it answers."""
+
+    def run(self) -> list[nodes.Node]:
+        """Build one item a chapter, in the order of the book."""
+        env = self.state.document.settings.env
+        items = nodes.bullet_list()
+        for path in sorted(Path(env.srcdir).glob("[0-9][0-9]_*.ipynb")):
+            if path.stem in env.found_docs:
+                env.note_dependency(str(path))
+                items += self.make_item(int(path.stem[:2]), path.stem, read_run(path))
+        return [items] if len(items) else []
+
+    def make_item(self, number: int, name: str, run: dict[str, Any]) -> nodes.list_item:
+        """Return "1. Title: question (time)", linked to the chapter."""
+        link = nodes.reference(
+            "", f"{number}. {run['title']}", internal=True, refuri=f"{name}.html"
+        )
+        time = f" ({format_seconds(run['seconds'])})"
+        text = nodes.paragraph(
+            "", "", nodes.strong("", "", link), nodes.Text(f". {run['question']}{time}")
+        )
+        return nodes.list_item("", text)
 
 
 def make_table(headings: tuple[str, ...], rows: list[list[nodes.Node]]) -> nodes.table:
@@ -110,7 +138,7 @@ class RunCost(SphinxRole):
 
 
 def list_modules(package: str) -> list[str]:
-    """Return the names of all modules of a package, chapter checkers and runnable files left out."""
+    """Return the names of all modules but the chapters' checkers and runnable files."""
     root = importlib.import_module(package)
     found = pkgutil.walk_packages(root.__path__, f"{package}.")
     hidden = ("._", ".checks", ".__main__")
@@ -131,6 +159,18 @@ def write_api(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = source[0].replace("<!-- modules -->", "\n".join(sections))
 
 
+def mark_commands(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Set the indented commands of a module's docstring as code."""
+    if what != "module":
+        return
+    for place in range(len(lines) - 1, 0, -1):
+        opens = lines[place].startswith("    ") and not lines[place - 1].strip()
+        if opens and not lines[max(place - 2, 0)].endswith("::"):
+            lines[place:place] = ["::", ""]
+
+
 def link_chapters(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
@@ -147,7 +187,9 @@ def link_chapters(
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive and the role."""
     app.add_directive("chapter-status", ChapterStatus)
+    app.add_directive("road-map", RoadMap)
     app.add_role("run-cost", RunCost())
     app.connect("source-read", write_api)
+    app.connect("autodoc-process-docstring", mark_commands)
     app.connect("autodoc-process-docstring", link_chapters)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -60,7 +60,9 @@ def test_formulas_are_set(visit: Visitor, name: str) -> None:
     visit.open(name)
     visit.page.wait_for_selector("mjx-container")
     assert visit.page.locator("mjx-merror").count() == 0
-    fonts = visit.page.evaluate("document.fonts.ready.then(() => [...document.fonts].map(f => f.family))")
+    fonts = visit.page.evaluate(
+        "document.fonts.ready.then(() => [...document.fonts].map(f => f.family))"
+    )
     assert any("MJXTEX" in font for font in fonts)
 
 
