@@ -80,11 +80,11 @@ def check_images(data: Dataset, skip: bool = False) -> Dataset:
         raise DataError(f"{data.name}: {len(bad)} of {len(paths)} images are unreadable. {first}")
     if not bad:
         return data
-    kept = {
-        s: Split([x for x in data.split(s).samples if x[0] not in bad])
-        for s in ("train", "val", "test")
-    }
-    return replace(data, **kept)
+    train, val, test = (
+        Split([x for x in split.samples if x[0] not in bad])
+        for split in (data.train, data.val, data.test)
+    )
+    return replace(data, train=train, val=test if data.val is data.test else val, test=test)
 
 
 def _problem(path: Path) -> str:

@@ -90,7 +90,9 @@ def _pets_list(folder: Path, file: str, names: dict[int, str]) -> list[Sample]:
     path = folder / "annotations" / file
     samples = []
     for line in read_lines(path):
-        image, label, *_ = line.split(" ")
+        image, label, *_ = [*line.split(" "), ""]
+        if not label.isdigit():
+            raise DataError(f"{path}: {line!r} does not read like 'Abyssinian_100 1 1 1'.")
         names[int(label) - 1] = image.rpartition("_")[0].lower()
         samples.append((folder / "images" / f"{image}.jpg", int(label) - 1))
     check_exist([image for image, _ in samples], str(path))

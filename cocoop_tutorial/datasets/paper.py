@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import MissingDataError
+from ..errors import DataError, MissingDataError
 from . import own_splits
 from .imagenet import SHIFTS, load_imagenet, load_shift
 from .own_splits import read_lines
@@ -64,7 +64,7 @@ SOURCES = {
         "ucf101", "UCF-101-midframes", "split_zhou_UCF101.json", "a photo of a person doing {}."
     ),
 }  # fmt: skip
-AIRCRAFT = Source("fgvc_aircraft", "images", "", "a photo of a {}, a type of aircraft.")
+AIRCRAFT = "a photo of a {}, a type of aircraft."
 # In the order of the paper's tables.
 NAMES = (
     "imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101",
@@ -142,11 +142,15 @@ def _aircraft(folder: Path) -> Dataset:
     """FGVCAircraft has official lists of its own: "0056978 707-320" a line."""
     names = read_lines(folder / "variants.txt")
     check_classnames(names, str(folder / "variants.txt"))
+    labels = {name: label for label, name in enumerate(names)}
     parts = []
     for part in ("train", "val", "test"):
-        path = folder / f"images_variant_{part}.txt"
-        pairs = [line.split(" ", 1) for line in read_lines(path)]
-        label = {name: i for i, name in enumerate(names)}
-        parts.append(Split([(folder / "images" / f"{i}.jpg", label[v]) for i, v in pairs]))
-        check_exist([image for image, _ in parts[-1].samples], str(path))
-    return Dataset("fgvc_aircraft", names, *parts, template=AIRCRAFT.template, paper_split=True)
+        path, samples = folder / f"images_variant_{part}.txt", []
+        for line in read_lines(path):
+            image, _, variant = line.partition(" ")
+            if variant not in labels:
+                raise DataError(f"{path}: {variant!r} is not in variants.txt.")
+            samples.append((folder / "images" / f"{image}.jpg", labels[variant]))
+        check_exist([image for image, _ in samples], str(path))
+        parts.append(Split(samples))
+    return Dataset("fgvc_aircraft", names, *parts, template=AIRCRAFT, paper_split=True)
