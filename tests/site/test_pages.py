@@ -55,6 +55,22 @@ def test_images_have_loaded(visit: Visitor, name: str) -> None:
     assert visit.page.evaluate(empty) == []
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_images_keep_their_proportions(visit: Visitor, name: str) -> None:
+    visit.open(name, width=390)
+    bad = visit.page.evaluate(
+        """() => [...document.querySelectorAll("article img")].filter(image => {
+            const box = getComputedStyle(image);
+            const pad = (a, b) => parseFloat(box[a]) + parseFloat(box[b]);
+            const wide = image.clientWidth - pad("paddingLeft", "paddingRight");
+            const high = image.clientHeight - pad("paddingTop", "paddingBottom");
+            const natural = image.naturalWidth / image.naturalHeight;
+            return wide > 20 && Math.abs(wide / high / natural - 1) > 0.05;
+        }).map(image => (image.alt || image.src).slice(0, 80))"""
+    )
+    assert bad == []
+
+
 @pytest.mark.parametrize("name", ["notation"])
 def test_formulas_are_set(visit: Visitor, name: str) -> None:
     visit.open(name)

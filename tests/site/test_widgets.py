@@ -1,0 +1,57 @@
+"""The interactive figures work on the static page, with no kernel and no server behind them."""
+
+import pytest
+from conftest import Visitor
+from pages import CHAPTERS
+from playwright.sync_api import Locator
+
+CONTROLS = ".cell_output .noUi-handle, .cell_output input:not([type=hidden]), .cell_output select"
+CONTROLS += ", .cell_output [role=slider], .cell_output .cocoop-interactive button"
+
+
+def look(output: Locator) -> bytes:
+    """Return the pixels of one cell's output."""
+    return output.screenshot(animations="disabled")
+
+
+def operate(control: Locator) -> None:
+    """Change a control as a reader would, by keyboard or mouse."""
+    tag = control.evaluate("e => e.tagName.toLowerCase()")
+    kind = control.evaluate("e => e.type || ''")
+    control.scroll_into_view_if_needed()
+    if tag == "select":
+        chosen = control.evaluate("e => e.selectedIndex")
+        total = control.evaluate("e => e.options.length")
+        control.select_option(index=(chosen + 1) % total)
+    elif tag == "input" and kind in {"text", "search"}:
+        control.fill("an emoji of a dog")
+        control.press("Enter")
+    elif tag == "button" or kind in {"checkbox", "radio", "button"}:
+        control.click()
+    else:
+        control.focus()
+        for _ in range(3):
+            control.press("ArrowRight")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_widgets_change_what_is_shown(visit: Visitor, name: str, width: int) -> None:
+    visit.open(name, width=width)
+    if visit.page.locator("script[type='application/vnd.jupyter.widget-view+json']").count():
+        visit.page.wait_for_selector(".jupyter-widgets")
+        visit.page.wait_for_load_state("networkidle")
+    cells = visit.page.locator(".cell_output").filter(has=visit.page.locator(CONTROLS)).all()
+    cells = [cell for cell in cells if cell.is_visible()]
+    assert cells, "a chapter needs an interactive figure that works on the page"
+    for cell in cells:
+        control = cell.locator(CONTROLS.replace(".cell_output ", "")).first
+        visible = [
+            c for c in cell.locator(CONTROLS.replace(".cell_output ", "")).all() if c.is_visible()
+        ]
+        control = visible[0]
+        before = look(cell)
+        operate(control)
+        visit.page.wait_for_timeout(300)
+        assert look(cell) != before, "the control moved nothing"
+    assert visit.problems == []
