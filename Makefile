@@ -1,5 +1,6 @@
 # make book   install, prepare the data, execute the chapters, build the site into _build/html
 # make test   all of that, then every check
+# make links  ask every address that the book names whether it still answers
 # make clean  forget everything that was built (the environment and the data cache stay)
 # Works from a fresh clone with Python 3.11 or newer and make; a second call is quick.
 
@@ -13,7 +14,7 @@ SHELL  := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: book test lint browser clean
+.PHONY: book test lint browser links clean
 export PYTHONHASHSEED := 0
 
 NOTEBOOKS := $(wildcard book/*.ipynb)
@@ -77,6 +78,10 @@ $(STAMPS)/site: $(EXECUTED) $(PAGES) $(LIBRARY) _config.yml CHANGELOG.md $(STAMP
 	@NO_COLOR=1 timeout 900 $(BIN)/jupyter-book build $(DONE) --config _config.yml \
 		--path-output . -W -n --keep-going > $(BUILD)/site.log 2>&1 || { tail -n 60 $(BUILD)/site.log; exit 1; }
 	@test -e $(BUILD)/html/index.html && touch $@
+
+links: $(STAMPS)/site
+	@NO_COLOR=1 timeout 3000 $(BIN)/jupyter-book build $(DONE) --config _config.yml --builder linkcheck \
+		--path-output $(BUILD)/links > $(BUILD)/links.log 2>&1 || { grep -h broken $(BUILD)/links.log; exit 1; }
 
 clean:
 	rm -rf $(BUILD)
