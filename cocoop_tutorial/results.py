@@ -6,6 +6,7 @@ the device and the seeds. Chapters read their longer runs from there.
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
@@ -51,7 +52,7 @@ def save_result(
     folder = Path(folder) if folder else results_folder(make=True)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"provenance": provenance(command, seeds, device), "data": data}
-    text = json.dumps(content, indent=1, default=_plain) + "\n"
+    text = json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
     path = folder / f"{name}.json"
     handle, part = tempfile.mkstemp(dir=folder, prefix=f".{name}-", suffix=".tmp")
     try:
@@ -191,14 +192,23 @@ def package_versions() -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
+    """The same content in what JSON knows; not-a-number becomes null."""
     if isinstance(value, pd.DataFrame):
-        return json.loads(value.to_json(orient="records", double_precision=15))
+        return [_plain(row) for row in value.to_dict(orient="records")]
     if isinstance(value, pd.Series):
-        return value.to_dict()
+        return _plain(value.to_dict())
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().tolist()
+        return _plain(value.detach().cpu().tolist())
     if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+        return _plain(value.tolist())
+    if isinstance(value, dict):
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     if isinstance(value, Path):
         return value.name  # the folders before it belong to one machine
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
     raise TypeError(f"a result cannot hold a {type(value).__name__}; make it a number or a list")

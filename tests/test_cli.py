@@ -1,0 +1,118 @@
+"""The command line, as a program."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import cocoop_tutorial
+from cocoop_tutorial.cli import main
+
+MakeImage = Callable[[Path, int], Path]
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cocoop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    """Runs the program in this process: status, standard output, standard error."""
+
+    def run(*args: str, **env: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["cocoop", *args])
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Result(int(stop.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def root(tmp_path: Path, make_image: MakeImage) -> Path:
+    folder = tmp_path / "dtd"
+    split = {"train": [], "val": [], "test": []}
+    for i, part in enumerate(split):
+        for y, name in enumerate(["banded", "woven"]):
+            make_image(folder / "images" / name / f"{i}.jpg", 10 * i + y)
+            split[part].append([f"{name}/{i}.jpg", y, name])
+    (folder / "split_zhou_DescribableTextures.json").write_text(json.dumps(split))
+    return tmp_path
+
+
+def test_help_and_version(cocoop: Callable[..., Result]) -> None:
+    assert cocoop("--version").out.strip() == cocoop_tutorial.__version__
+    result = cocoop("--help")
+    assert result.status == 0
+    assert "doctor" in result.out and "data" in result.out
+    assert "fetch" in cocoop("data", "--help").out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, cocoop_tutorial.cli; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_show_lists_both_worlds(cocoop: Callable[..., Result], root: Path, tmp_path: Path) -> None:
+    result = cocoop("data", "show", "--root", str(root), COCOOP_CACHE=str(tmp_path / "cache"))
+    assert result.status == 0
+    assert "emoji_animals" in result.out
+    (line,) = [x for x in result.out.splitlines() if x.startswith("dtd ")]
+    assert line.endswith("here") and "not here" not in line
+    assert "cocoop data fetch caltech101" in result.out
+    as_json = cocoop("data", "show", "--json", COCOOP_DATA=str(root), COCOOP_CACHE=str(tmp_path))
+    content = json.loads(as_json.out)
+    assert [r["dataset"] for r in content["paper"] if r["ready"]] == ["dtd"]
+    assert content["emoji"] and not any(r["ready"] for r in content["emoji"])
+
+
+def test_verify_decodes_every_image(cocoop: Callable[..., Result], root: Path) -> None:
+    good = cocoop("data", "verify", "dtd", "--root", str(root))
+    assert good.status == 0 and "every image is readable" in good.out
+    (root / "dtd/images/woven/1.jpg").write_bytes(b"cut off")
+    bad = cocoop("data", "verify", "dtd", "--root", str(root))
+    assert bad.status == 1
+    assert "1 of 6 images are unreadable" in bad.err and "woven/1.jpg" in bad.err
+    assert "Traceback" not in bad.err
+
+
+def test_verify_of_emoji_data_that_were_never_made(
+    cocoop: Callable[..., Result], tmp_path: Path
+) -> None:
+    result = cocoop("data", "verify", COCOOP_CACHE=str(tmp_path))
+    assert result.status == 1 and "cocoop data build" in result.out
+
+
+def test_errors_are_one_line(cocoop: Callable[..., Result], tmp_path: Path) -> None:
+    for args, words in [
+        (("data", "fetch", "sun397"), "cannot be downloaded"),
+        (("data", "verify", "dtdd"), "Did you mean 'dtd'"),
+        (("data", "verify", "dtd", "--root", str(tmp_path)), "cocoop data fetch dtd"),
+    ]:
+        result = cocoop(*args)
+        assert result.status == 1
+        assert result.err.startswith("error: ") and words in result.err
+        assert len(result.err.strip().splitlines()) == 1
+
+
+def test_usage_mistakes_have_their_own_status(cocoop: Callable[..., Result]) -> None:
+    assert cocoop("no-such-command").status == 2
+    assert cocoop("data", "fetch").status == 2
+
+
+def test_the_module_is_the_program() -> None:
+    command = [sys.executable, "-m", "cocoop_tutorial", "data", "fetch", "nonsense"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: 'nonsense' cannot be downloaded")
