@@ -75,12 +75,12 @@ $(STAMPS)/site: $(EXECUTED) $(PAGES) $(LIBRARY) _config.yml CHANGELOG.md $(STAMP
 		-exec cp --parents -t ../$(DONE) {} +
 	@rm -rf $(DONE)/_assets/vendor && cp -r $(BUILD)/vendor $(DONE)/_assets/vendor
 	@rm -rf $(BUILD)/html $(BUILD)/.doctrees
-	@NO_COLOR=1 timeout 900 $(BIN)/jupyter-book build $(DONE) --config _config.yml \
+	@timeout 900 $(BIN)/jupyter-book build $(DONE) --config _config.yml \
 		--path-output . -W -n --keep-going > $(BUILD)/site.log 2>&1 || { tail -n 60 $(BUILD)/site.log; exit 1; }
 	@test -e $(BUILD)/html/index.html && touch $@
 
 links: $(STAMPS)/site
-	@NO_COLOR=1 timeout 3000 $(BIN)/jupyter-book build $(DONE) --config _config.yml --builder linkcheck \
+	@timeout 3000 $(BIN)/jupyter-book build $(DONE) --config _config.yml --builder linkcheck \
 		--path-output $(BUILD)/links > $(BUILD)/links.log 2>&1 || { grep -h broken $(BUILD)/links.log; exit 1; }
 
 clean:

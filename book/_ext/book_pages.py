@@ -15,6 +15,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxRole
 
@@ -74,7 +75,7 @@ class ChapterStatus(Directive):
 
     def make_row(self, name: str, run: dict[str, Any]) -> list[nodes.Node]:
         """Return the cells of one chapter, its title linked to its page."""
-        link = nodes.reference("", run["title"], internal=True, refuri=f"{name}.html")
+        link = link_to(name, run["title"])
         versions = (
             f"Python {run['python']}, torch {run['torch']}, open_clip {run['open_clip_torch']}"
         )
@@ -106,6 +107,12 @@ class RoadMap(Directive):
             "", "", nodes.strong("", "", link), nodes.Text(f". {run['question']}{time}")
         )
         return nodes.list_item("", text)
+
+
+def link_to(page: str, text: str) -> addnodes.pending_xref:
+    """Return a link to a page of the book, which fails the build if there is no such page."""
+    place = {"refdomain": "std", "reftype": "doc", "reftarget": f"/{page}", "refexplicit": True}
+    return addnodes.pending_xref("", nodes.inline("", text), refwarn=True, **place)
 
 
 def make_table(headings: tuple[str, ...], rows: list[list[nodes.Node]]) -> nodes.table:
