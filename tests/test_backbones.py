@@ -9,6 +9,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from small_clips import KINDS, small_clip
 from torch.nn import functional as F
 
@@ -122,11 +123,9 @@ def test_random_weights_are_always_the_same_and_leave_the_seed_alone() -> None:
         assert torch.equal(a, b)
 
 
-def test_an_openai_tag_asks_for_quickgelu() -> None:
-    # No download here: open_clip's own table says which activation the weights know.
-    assert open_clip.get_pretrained_cfg("ViT-B-16", "openai")["quick_gelu"] is True
-    assert not open_clip.get_pretrained_cfg("ViT-B-16", "laion2b_s34b_b88k").get("quick_gelu")
+def test_a_slash_in_the_models_own_name() -> None:
     assert backbones._parse("ViT-B/16/openai") == ("ViT-B-16", "openai")
+    assert backbones._parse("RN50/random") == ("RN50", "random")
 
 
 @pytest.mark.parametrize(
@@ -226,3 +225,34 @@ def test_loading_sets_up_no_logging() -> None:
     load_clip("ViT-S-32-alt/random", device="cpu")
     assert logging.root.handlers == handlers
     assert logging.root.manager.disable == level
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of downloads on a machine without a network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def test_weights_that_cannot_be_downloaded(hub_cache: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"'ViT-B-16/openai'.*local-dir:PATH.*emoji-clip"):
+        load_clip("ViT-B-16/openai", device="cpu")
+
+
+def test_an_openai_tag_brings_quickgelu(hub_cache: Path) -> None:
+    repository = open_clip.get_pretrained_cfg("RN50", "openai")["hf_hub"].strip("/")
+    folder = hub_cache / f"models--{repository.replace('/', '--')}"
+    snapshot = folder / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("a" * 40)
+    random = load_clip("RN50/random", device="cpu", precision="bf16").model
+    save_file(random.state_dict(), snapshot / "open_clip_model.safetensors")
+    clip = load_clip("RN50/openai", device="cpu")
+    kinds = {type(m).__name__ for m in clip.text_tower.transformer.modules()}
+    assert "QuickGELU" in kinds and "GELU" not in kinds
+    plain = {type(m).__name__ for m in random.transformer.modules()}
+    assert "GELU" in plain and "QuickGELU" not in plain
