@@ -1,0 +1,64 @@
+"""The embedded world's datasets: emoji by subject, drawn by houses the backbone never saw."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from cocoop_tutorial.datasets.emoji import build as making
+from cocoop_tutorial.datasets.emoji.build import NAMES, SHIFTS, SOURCE, build
+from cocoop_tutorial.datasets.splits import Dataset
+from cocoop_tutorial.datasets.zhou import read_zhou_split
+
+__all__ = ["NAMES", "SHIFTS", "SOURCE", "TEMPLATE", "build", "load", "summary", "verify"]
+
+TEMPLATE = "an emoji of {}."
+
+
+def load(name: str, root: str | Path | None = None) -> Dataset:
+    """Loads one of the emoji datasets, making it first where the cache has none.
+
+    Args:
+        name: one of `NAMES`.
+        root: folder that holds `NAME/`, as `cocoop data build` leaves it; None is the cache.
+
+    Raises:
+        DataError: the split file or an image is broken.
+    """
+    folder = Path(root) / name if root else making.folder(name)
+    if not root and not making.is_fresh(name):
+        build(progress=True, names=(name,))
+    path = folder / making.split_file(name).name
+    train, val, test, classnames = read_zhou_split(path, folder / "images")
+    return Dataset(name, classnames, train, val, test, template=TEMPLATE)
+
+
+def summary() -> pd.DataFrame:
+    """One row a dataset: classes, images by split, whether it is made and fresh."""
+    rows = []
+    for name in NAMES:
+        row = {"dataset": name, "ready": making.is_fresh(name)}
+        if row["ready"]:
+            split = json.loads(making.split_file(name).read_text())
+            row["classes"] = len({label for part in split.values() for _, label, _ in part})
+            row |= {part: len(items) for part, items in split.items()}
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("dataset")
+
+
+def verify() -> list[str]:
+    """Compares every image on disk with its digest; returns what is missing or changed."""
+    wrong = []
+    for name in NAMES:
+        if not making.is_fresh(name):
+            wrong.append(f"{name}: not made, or made by an older version")
+            continue
+        digests = json.loads((making.folder(name) / "meta.json").read_text())["sha256"]
+        for file, digest in digests.items():
+            path = making.folder(name) / "images" / file
+            if not path.exists():
+                wrong.append(f"{path}: missing")
+            elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                wrong.append(f"{path}: changed")
+    return wrong

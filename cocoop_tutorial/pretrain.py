@@ -1,0 +1,289 @@
+"""Pretrains `emoji-clip`, the small real CLIP that the embedded world runs on (chapter 1).
+
+    python -m cocoop_tutorial.pretrain --run data/cache/pretrain --images 2400000
+
+The run can be stopped at any time; the same command goes on from its last checkpoint. The
+model is open_clip's own `CLIP` class with CLIP's own tokenizer.
+"""
+
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+from torch.func import functional_call
+from tqdm import tqdm
+
+from cocoop_tutorial import pretrain_data as pd
+
+VOCABULARY = 49408  # CLIP's tokenizer
+MODEL = {
+    "embed_dim": 256,
+    "vision_cfg": {"layers": [1, 1, 1, 1], "width": 32, "image_size": 64, "patch_size": None},
+    "text_cfg": {
+        "context_length": 32, "vocab_size": VOCABULARY, "width": 192, "heads": 3, "layers": 4,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a pretraining run; how they were chosen is in results/pretrain_trials.json."""
+
+    images: int = 1_400_000  # augmented pictures seen
+    concepts: int = 192  # a batch's captions, all different
+    views: int = 2  # drawings of each: two houses under one caption
+    emoji_share: float = 0.8  # of the captions; the rest are general icons
+    small_share: float = 0.5  # of the steps, at 32 pixels, four times cheaper
+    lr: float = 1.5e-3
+    weight_decay: float = 0.05
+    warmup: int = 200  # steps
+    strength: float = 0.6  # of the augmentation, once it is ramped up
+    ramp: float = 0.2  # share of the steps over which it gets there
+    bank_from: float = 0.1  # share of the steps after which the bank joins the loss
+    tokens: int = 16  # captions are cut here: the longest name has 14 tokens
+    held_out_share: float = 0.05  # of the emoji drawings, for the validation curve
+    without_house: str = ""  # a pretraining house to validate on, for choosing the recipe
+    width: int = 32  # of the image tower
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.images // (self.concepts * self.views)
+
+
+class Towers(torch.nn.Module):
+    """open_clip's CLIP with a token table of only the tokens that captions use.
+
+    A full table has 49,408 rows, and an optimiser would touch all of them at every step.
+    """
+
+    def __init__(self, recipe: Recipe, vocabulary: int):
+        super().__init__()
+        torch.manual_seed(recipe.seed)
+        vision = {**MODEL["vision_cfg"], "width": recipe.width}
+        self.clip = CLIP(MODEL["embed_dim"], vision, {**MODEL["text_cfg"], "vocab_size": vocabulary})
+        self.clip.visual.to(memory_format=torch.channels_last)
+
+    def image(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, 3, H, W] -> [B, E], normalised; 32-pixel images see the position table averaged."""
+        visual = self.clip.visual
+        x = x.contiguous(memory_format=torch.channels_last)
+        if x.shape[-1] == MODEL["vision_cfg"]["image_size"]:
+            return F.normalize(visual(x).float(), dim=-1)
+        table = visual.attnpool.positional_embedding  # [1 + 2 * 2, C]
+        small = torch.cat([table[:1], table[1:].mean(0, keepdim=True)])  # [1 + 1 * 1, C]
+        swapped = {"attnpool.positional_embedding": small}
+        return F.normalize(functional_call(visual, swapped, (x,)).float(), dim=-1)
+
+    def text(self, tokens: torch.Tensor, end: int) -> torch.Tensor:
+        """Compact token ids [T, L] -> [T, E], normalised; cut after the batch's last end token."""
+        ends = (tokens == end).int().argmax(dim=1)
+        length = 4 * math.ceil((int(ends.max()) + 1) / 4)  # few shapes: CPU kernels are cached
+        clip, tokens = self.clip, tokens[:, :length]
+        x = clip.token_embedding(tokens) + clip.positional_embedding[: tokens.shape[1]]
+        x = clip.transformer(x, attn_mask=clip.attn_mask[: x.shape[1], : x.shape[1]])
+        x = clip.ln_final(x[torch.arange(len(x)), ends])
+        return F.normalize((x @ clip.text_projection).float(), dim=-1)
+
+
+class Run:
+    """State of a pretraining run: towers, optimiser, bank of captions' features, history."""
+
+    def __init__(self, recipe: Recipe, folder: Path, device: str):
+        self.recipe, self.folder, self.device = recipe, folder, device
+        self.corpus = pd.load_corpus(
+            recipe.tokens, recipe.held_out_share, recipe.without_house, recipe.seed
+        )
+        self.end = int(np.flatnonzero(self.corpus.vocabulary == pd.END)[0])
+        self.towers = Towers(recipe, len(self.corpus.vocabulary)).to(device)
+        decayed = [p for p in self.towers.parameters() if p.ndim >= 2]
+        others = [p for p in self.towers.parameters() if p.ndim < 2]
+        groups = [
+            {"params": decayed, "weight_decay": recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
+        width = MODEL["embed_dim"]
+        self.bank = torch.zeros(len(self.corpus.members), width, device=device)
+        self.emoji = torch.from_numpy(self.corpus.is_emoji).to(device)
+        self.step, self.history, self.seconds = 0, [], 0.0
+
+    def loss(self) -> torch.Tensor:
+        """Symmetric contrastive loss of one batch; the bank adds captions of earlier batches.
+
+        A concept comes up every dozen steps, so its banked caption is nearly fresh. Each image
+        is thus told from all concepts at once, for the price of one matrix product.
+        """
+        r, c = self.recipe, self.corpus
+        seed = (r.seed, self.step)
+        rows, concepts, tokens = pd.draw_batch(c, r.concepts, r.views, r.emoji_share, seed)
+        size = 32 if self.step < r.small_share * r.steps else 64
+        strength = r.strength * min(1.0, 0.1 + self.step / (r.ramp * r.steps))
+        images = pd.augment(
+            c.pixels[size][rows], c.mono[rows], c.flippable[rows], size, seed, strength
+        )
+        with torch.autocast(self.device, torch.bfloat16):
+            f = self.towers.image(images.to(self.device))  # [B, E]
+            t = self.towers.text(tokens.to(self.device), self.end)  # [T, E]
+        scale = self.towers.clip.logit_scale.exp()
+        label = torch.arange(r.concepts, device=self.device).repeat_interleave(r.views)
+        logits = scale * f @ t.T  # [B, T]
+        chosen = torch.from_numpy(concepts).to(self.device)
+        to_text = F.cross_entropy(torch.cat([logits, self.stale(scale * f, chosen)], 1), label)
+        share = F.one_hot(label, r.concepts).T / r.views  # [T, B]
+        to_image = F.cross_entropy(logits.T, share.float())
+        self.bank[chosen] = t.detach()
+        return (to_text + to_image) / 2
+
+    def stale(self, f: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """Logits [B, emoji concepts] against banked captions; -inf where there is none to use."""
+        if self.step < self.recipe.bank_from * self.recipe.steps:
+            return f[:, :0]
+        off = self.bank.abs().sum(1) == 0
+        off[chosen] = True  # in the batch already
+        logits = f @ self.bank.clone().T  # the bank changes before backward
+        return logits.masked_fill(off, -torch.inf)[:, self.emoji]
+
+    def rate(self) -> float:
+        """Learning rate of this step: linear warm-up, then a cosine to zero."""
+        r = self.recipe
+        if self.step < r.warmup:
+            return r.lr * (self.step + 1) / r.warmup
+        return r.lr * 0.5 * (1 + math.cos(math.pi * (self.step - r.warmup) / (r.steps - r.warmup)))
+
+    def update(self) -> float:
+        """One optimiser step; returns the loss."""
+        self.towers.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        loss = self.loss()
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.towers.parameters(), 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.towers.clip.logit_scale.clamp_(max=math.log(100))
+        self.step += 1
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Zero-shot top-1 (%) on held-out drawings of the pretraining houses, all concepts named."""
+        self.towers.eval()
+        c = self.corpus
+        rows, concepts = c.held_out
+        rows, concepts = rows[:1500], concepts[:1500]
+        emoji = np.flatnonzero(c.is_emoji)
+        texts = [pd.EVALUATION_TEMPLATE.format(c.concept_names[i]) for i in emoji]
+        tokens = c.compact(texts, self.recipe.tokens).to(self.device)
+        t = torch.cat([self.towers.text(part, self.end) for part in tokens.split(256)])
+        size = 32 if self.step < self.recipe.small_share * self.recipe.steps else 64
+        hits = 0
+        for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // 250)):
+            f = self.towers.image(pd.plain(c.pixels[size][rows[part]], size).to(self.device))
+            hits += int((emoji[(f @ t.T).argmax(1).cpu()] == concepts[part]).sum())
+        return 100 * hits / max(1, len(rows))
+
+    def save(self) -> None:
+        """Writes the checkpoint beside the old one, then swaps them."""
+        state = {
+            "recipe": asdict(self.recipe), "towers": self.towers.state_dict(), "step": self.step,
+            "optimizer": self.optimizer.state_dict(), "bank": self.bank, "history": self.history,
+            "seconds": self.seconds,
+        }  # fmt: skip
+        torch.save(state, self.folder / "checkpoint.part")
+        os.replace(self.folder / "checkpoint.part", self.folder / "checkpoint.pt")
+
+    def resume(self) -> None:
+        """Goes on from the folder's checkpoint, if there is one of the same recipe."""
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["recipe"] != asdict(self.recipe):
+            raise SystemExit(f"{path} is of another recipe: choose another --run folder.")
+        self.towers.load_state_dict(state["towers"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.bank.copy_(state["bank"])
+        self.step, self.history = state["step"], state["history"]
+        self.seconds = state["seconds"]
+
+    def train(self, every: int = 250) -> None:
+        """Runs to the end; validates and saves every so many steps."""
+        total, losses, since = self.recipe.steps, [], time.perf_counter()
+        bar = tqdm(initial=self.step, total=total, desc="pretraining", mininterval=5)
+        while self.step < total:
+            losses.append(self.update())
+            bar.update()
+            if self.step % every == 0 or self.step == total:
+                self.seconds += time.perf_counter() - since
+                since = time.perf_counter()
+                row = {"step": self.step, "loss": float(np.mean(losses)), "val": self.validate()}
+                self.history.append(row)
+                bar.set_postfix(row)
+                self.save()
+                losses = []
+        (self.folder / "history.json").write_text(json.dumps(self.history))
+
+
+def export(run: Run, target: Path) -> None:
+    """Writes the towers as an open_clip model directory, fp16, with the full token table.
+
+    Rows of tokens that no caption used are zero: they cost nothing once compressed.
+    """
+    state = {k: v.detach().cpu() for k, v in run.towers.clip.state_dict().items()}
+    rows = torch.zeros(VOCABULARY, state["token_embedding.weight"].shape[1])
+    rows[torch.from_numpy(run.corpus.vocabulary)] = state["token_embedding.weight"]
+    state["token_embedding.weight"] = rows
+    half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in state.items()}
+    target.mkdir(parents=True, exist_ok=True)
+    save_file(half, target / "open_clip_model.safetensors")
+    vision = {**MODEL["vision_cfg"], "width": run.recipe.width}
+    config = {
+        "model_cfg": {**MODEL, "vision_cfg": vision},
+        "preprocess_cfg": {"mean": list(pd.MEAN), "std": list(pd.STD), "interpolation": "bicubic",
+                           "resize_mode": "shortest"},
+    }  # fmt: skip
+    (target / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def main(
+    run: Annotated[Path, typer.Option(help="Folder of checkpoints and curves.")],
+    images: Annotated[int, typer.Option(help="Augmented pictures to see.")] = Recipe.images,
+    width: Annotated[int, typer.Option(help="Width of the image tower.")] = Recipe.width,
+    small_share: Annotated[float, typer.Option(help="Share of steps at 32 pixels.")] = (
+        Recipe.small_share
+    ),
+    emoji_share: Annotated[float, typer.Option(help="Share of emoji captions.")] = (
+        Recipe.emoji_share
+    ),
+    without_house: Annotated[str, typer.Option(help="House to hold out, for trials.")] = "",
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    to: Annotated[Path | None, typer.Option(help="Where to write the model directory.")] = None,
+) -> None:
+    """Pretrains emoji-clip, or goes on from the run folder's checkpoint."""
+    recipe = Recipe(
+        images=images, width=width, small_share=small_share, emoji_share=emoji_share,
+        without_house=without_house, seed=seed,
+    )  # fmt: skip
+    run.mkdir(parents=True, exist_ok=True)
+    state = Run(recipe, run, device)
+    state.resume()
+    state.train()
+    if to:
+        export(state, to)
+
+
+if __name__ == "__main__":
+    typer.run(main)
