@@ -64,11 +64,12 @@ def test_tar_and_zip_are_unpacked(tmp_path: Path) -> None:
     ids=str,
 )
 def test_tar_that_points_outside(tmp_path: Path, member: tarfile.TarInfo | str) -> None:
-    archive = tar_of(tmp_path / "a.tar", "good", member, mode="w")
-    before = everything(tmp_path.parent)
+    (tmp_path / "in" / "box").mkdir(parents=True)
+    archive = tar_of(tmp_path / "in" / "box" / "a.tar", "good", member, mode="w")
+    before = everything(tmp_path)
     with pytest.raises(DataError, match=r"a\.tar.*points outside"):
-        extract(archive, tmp_path / "out")
-    assert everything(tmp_path.parent) == before
+        extract(archive, tmp_path / "in" / "box" / "out")
+    assert everything(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "..\\evil"])
