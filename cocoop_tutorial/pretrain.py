@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch.func import functional_call
 from tqdm import tqdm
 
-from cocoop_tutorial import pretrain_data as pd
+from cocoop_tutorial import pretrain_data as pairs
 
 VOCABULARY = 49408  # CLIP's tokenizer
 MODEL = {
@@ -58,6 +58,7 @@ class Recipe:
 
     @property
     def steps(self) -> int:
+        """Optimiser steps that see so many pictures."""
         return self.images // (self.concepts * self.views)
 
 
@@ -67,11 +68,12 @@ class Towers(torch.nn.Module):
     A full table has 49,408 rows, and an optimiser would touch all of them at every step.
     """
 
-    def __init__(self, recipe: Recipe, vocabulary: int):
+    def __init__(self, recipe: Recipe, vocabulary: int) -> None:
         super().__init__()
         torch.manual_seed(recipe.seed)
         vision = {**MODEL["vision_cfg"], "width": recipe.width}
-        self.clip = CLIP(MODEL["embed_dim"], vision, {**MODEL["text_cfg"], "vocab_size": vocabulary})
+        text = {**MODEL["text_cfg"], "vocab_size": vocabulary}
+        self.clip = CLIP(MODEL["embed_dim"], vision, text)
         self.clip.visual.to(memory_format=torch.channels_last)
 
     def image(self, x: torch.Tensor) -> torch.Tensor:
@@ -99,12 +101,12 @@ class Towers(torch.nn.Module):
 class Run:
     """State of a pretraining run: towers, optimiser, bank of captions' features, history."""
 
-    def __init__(self, recipe: Recipe, folder: Path, device: str):
+    def __init__(self, recipe: Recipe, folder: Path, device: str) -> None:
         self.recipe, self.folder, self.device = recipe, folder, device
-        self.corpus = pd.load_corpus(
+        self.corpus = pairs.load_corpus(
             recipe.tokens, recipe.held_out_share, recipe.without_house, recipe.seed
         )
-        self.end = int(np.flatnonzero(self.corpus.vocabulary == pd.END)[0])
+        self.end = int(np.flatnonzero(self.corpus.vocabulary == pairs.END)[0])
         self.towers = Towers(recipe, len(self.corpus.vocabulary)).to(device)
         decayed = [p for p in self.towers.parameters() if p.ndim >= 2]
         others = [p for p in self.towers.parameters() if p.ndim < 2]
@@ -126,10 +128,10 @@ class Run:
         """
         r, c = self.recipe, self.corpus
         seed = (r.seed, self.step)
-        rows, concepts, tokens = pd.draw_batch(c, r.concepts, r.views, r.emoji_share, seed)
+        rows, concepts, tokens = pairs.draw_batch(c, r.concepts, r.views, r.emoji_share, seed)
         size = 32 if self.step < r.small_share * r.steps else 64
         strength = r.strength * min(1.0, 0.1 + self.step / (r.ramp * r.steps))
-        images = pd.augment(
+        images = pairs.augment(
             c.pixels[size][rows], c.mono[rows], c.flippable[rows], size, seed, strength
         )
         with torch.autocast(self.device, torch.bfloat16):
@@ -178,19 +180,19 @@ class Run:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Zero-shot top-1 (%) on held-out drawings of the pretraining houses, all concepts named."""
+        """Zero-shot top-1 (%) on held-out drawings of pretraining houses, all emoji as classes."""
         self.towers.eval()
         c = self.corpus
         rows, concepts = c.held_out
         rows, concepts = rows[:1500], concepts[:1500]
         emoji = np.flatnonzero(c.is_emoji)
-        texts = [pd.EVALUATION_TEMPLATE.format(c.concept_names[i]) for i in emoji]
+        texts = [pairs.EVALUATION_TEMPLATE.format(c.concept_names[i]) for i in emoji]
         tokens = c.compact(texts, self.recipe.tokens).to(self.device)
         t = torch.cat([self.towers.text(part, self.end) for part in tokens.split(256)])
         size = 32 if self.step < self.recipe.small_share * self.recipe.steps else 64
         hits = 0
         for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // 250)):
-            f = self.towers.image(pd.plain(c.pixels[size][rows[part]], size).to(self.device))
+            f = self.towers.image(pairs.plain(c.pixels[size][rows[part]], size).to(self.device))
             hits += int((emoji[(f @ t.T).argmax(1).cpu()] == concepts[part]).sum())
         return 100 * hits / max(1, len(rows))
 
@@ -248,11 +250,12 @@ def export(run: Run, target: Path) -> None:
     half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in state.items()}
     target.mkdir(parents=True, exist_ok=True)
     save_file(half, target / "open_clip_model.safetensors")
+    (target / "open_clip_model.safetensors").chmod(0o644)  # safetensors makes it private
     vision = {**MODEL["vision_cfg"], "width": run.recipe.width}
     config = {
         "model_cfg": {**MODEL, "vision_cfg": vision},
-        "preprocess_cfg": {"mean": list(pd.MEAN), "std": list(pd.STD), "interpolation": "bicubic",
-                           "resize_mode": "shortest"},
+        "preprocess_cfg": {"mean": list(pairs.MEAN), "std": list(pairs.STD),
+                           "interpolation": "bicubic", "resize_mode": "shortest"},
     }  # fmt: skip
     (target / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
 

@@ -4,6 +4,7 @@ Only drawings of the pretraining houses come here; `datasets/emoji/sources.py` s
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,8 @@ class Corpus:
         return torch.tensor(rows)
 
 
+Draw = Callable[..., torch.Tensor]  # (low, high, *shape) or (middle, spread, *shape) -> [B, ...]
+Chance = Callable[[float], torch.Tensor]  # probability -> bool [B]
 SIZES = {32: 40, 64: 72}  # training size -> side of the stored drawings
 _tokenizer = SimpleTokenizer()
 START, END = _tokenizer.sot_token_id, _tokenizer.eot_token_id
@@ -129,7 +132,7 @@ def load_corpus(length: int, held_out_share: float, without_house: str, seed: in
     index = {s: i for i, s in enumerate(slots)}
     captions = [[encode(t, length) for t in sorted(texts[s])] for s in slots]
     evaluation = [encode(EVALUATION_TEMPLATE.format(names[s]), length) for s in slots]
-    used = sorted({t for c in captions for row in c for t in row} | {t for r in evaluation for t in r})
+    used = sorted({t for rows_ in (*captions, evaluation) for row in rows_ for t in row})
     compact = np.zeros(49408, dtype=np.int64)
     compact[used] = np.arange(len(used))
     kept = [(row, index[s]) for row, s in held if s in index]
@@ -149,8 +152,8 @@ def load_corpus(length: int, held_out_share: float, without_house: str, seed: in
 COLOURED = {"twemoji", "openmoji", "emojione", "emojione-v1", "icon-park", "flat-color-icons"}
 SUBJECTS = {
     "animal": "animal", "food": "food", "plant": "plant", "transport": "vehicle", "face": "face",
-    "place": "place", "sky": "weather", "sport": "sport", "clothing": "clothing", "person": "person",
-    "drink": "drink", "hand": "gesture", "musical": "instrument", "cat": "face",
+    "place": "place", "sky": "weather", "sport": "sport", "clothing": "clothing",
+    "person": "person", "drink": "drink", "hand": "gesture", "musical": "instrument", "cat": "face",
 }  # fmt: skip
 
 
@@ -173,7 +176,9 @@ def _captions(
     return found
 
 
-def draw_batch(corpus: Corpus, concepts: int, views: int, emoji_share: float, seed: tuple[int, int]):
+def draw_batch(
+    corpus: Corpus, concepts: int, views: int, emoji_share: float, seed: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
     """Draws distinct concepts and `views` drawings of each.
 
     Returns:
@@ -220,7 +225,11 @@ def plain(pixels: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def augment(
-    pixels: torch.Tensor, mono: torch.Tensor, flippable: torch.Tensor, size: int, seed: tuple[int, int],
+    pixels: torch.Tensor,
+    mono: torch.Tensor,
+    flippable: torch.Tensor,
+    size: int,
+    seed: tuple[int, int],
     strength: float = 1.0,
 ) -> torch.Tensor:
     """Random pose, colours and background, so that only the shape and theme stay.
@@ -251,13 +260,14 @@ def augment(
     x = pixels.float().div_(255)
     recolour = mono & chance(0.7)
     x[recolour, :3] = uniform(0, 1, 3, 1, 1)[recolour] * x[recolour, 3:]
-    x = F.grid_sample(x, _poses(uniform, around, flippable & chance(0.5), n, size), align_corners=False)
+    poses = _poses(uniform, around, flippable & chance(0.5), n, size)
+    x = F.grid_sample(x, poses, align_corners=False)
     background = _backgrounds(uniform, chance, size)
     rgb = _jitter(x[:, :3] + background * (1 - x[:, 3:]), uniform, around, chance)
     return normalise(rgb)
 
 
-def _poses(uniform, around, flip: torch.Tensor, n: int, size: int) -> torch.Tensor:
+def _poses(uniform: Draw, around: Draw, flip: torch.Tensor, n: int, size: int) -> torch.Tensor:
     """Sampling grids [B, size, size, 2] of random turns, zooms, shears and shifts."""
     angle = around(0, 0.35)
     zoom = 1 / around(0.86, 0.24)
@@ -272,7 +282,7 @@ def _poses(uniform, around, flip: torch.Tensor, n: int, size: int) -> torch.Tens
     return F.affine_grid(theta.view(n, 2, 3), (n, 4, size, size), align_corners=False)
 
 
-def _backgrounds(uniform, chance, size: int) -> torch.Tensor:
+def _backgrounds(uniform: Draw, chance: Chance, size: int) -> torch.Tensor:
     """White, plain, graded or cloudy backgrounds [B, 3, size, size]."""
     ones = torch.ones(1, 1, size, size)
     first, second = uniform(0, 1, 3, 1, 1), uniform(0, 1, 3, 1, 1)
@@ -286,7 +296,7 @@ def _backgrounds(uniform, chance, size: int) -> torch.Tensor:
     return result
 
 
-def _jitter(rgb: torch.Tensor, uniform, around, chance) -> torch.Tensor:
+def _jitter(rgb: torch.Tensor, uniform: Draw, around: Draw, chance: Chance) -> torch.Tensor:
     """Colour, contrast, grey, ink, blur, holes and noise on [B, 3, H, W] in 0..1."""
     luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     grey = (rgb * luma).sum(1, keepdim=True)

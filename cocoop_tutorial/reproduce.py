@@ -1,6 +1,6 @@
 """Commands that make the files of `results/` again, each with its provenance.
 
-    cocoop reproduce zero-shot      what emoji-clip knows before any learning (chapters 1 and 2)
+`cocoop reproduce zero-shot`: what emoji-clip knows before any learning (chapters 1 and 2).
 """
 
 import torch
@@ -9,16 +9,13 @@ from PIL import Image
 
 from .backbones import load_clip
 from .datasets import base_new, emoji, load_dataset
-from .datasets.emoji import build as making
-from .datasets.emoji import drawings, sources
+from .datasets.emoji import drawings, making, sources
 from .evaluation import evaluate, harmonic_mean
 from .frozen_clip import FrozenCLIP
 from .models import ZeroShotCLIP
 from .results import save_result
 
-reproduce = typer.Typer(
-    help="Make the measured results of the book again.", no_args_is_help=True
-)
+reproduce = typer.Typer(help="Make the measured results of the book again.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cocoop_tutorial.datasets.emoji import build as making
-from cocoop_tutorial.datasets.emoji.build import NAMES, SHIFTS, SOURCE, build
+from cocoop_tutorial.datasets.emoji import making
+from cocoop_tutorial.datasets.emoji.making import NAMES, SHIFTS, SOURCE, build
 from cocoop_tutorial.datasets.splits import Dataset
 from cocoop_tutorial.datasets.zhou import read_zhou_split
 

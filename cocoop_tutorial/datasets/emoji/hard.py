@@ -1,7 +1,7 @@
 """Chooses the images of `emoji_objects_a`, as ImageNet-A was chosen: another model gets them wrong.
 
-    python -m cocoop_tutorial.pretrain --run data/cache/other --width 16 --images 300000 --seed 1 \\
-        --small-share 1 --to data/cache/other-clip
+    python -m cocoop_tutorial.pretrain --run data/cache/other --to data/cache/other-clip
+        --width 16 --images 200000 --seed 1 --small-share 0
     python -m cocoop_tutorial.datasets.emoji.hard data/cache/other-clip
 
 The other model is a narrower CLIP from another seed and a short run. It is fixed: its choice is
@@ -17,11 +17,13 @@ import typer
 
 from cocoop_tutorial.backbones import load_clip
 from cocoop_tutorial.datasets.emoji import TEMPLATE
-from cocoop_tutorial.datasets.emoji import build as making
+from cocoop_tutorial.datasets.emoji import making
 
 
 @torch.no_grad()
-def main(model: Annotated[Path, typer.Argument(help="open_clip folder of the other model.")]) -> None:
+def main(
+    model: Annotated[Path, typer.Argument(help="open_clip folder of the other model.")],
+) -> None:
     """Writes hard.json: the candidates that the model classifies wrongly among all classes."""
     clip = load_clip(f"local-dir:{model}", device="cpu")
     names = [making.class_name(c) for c in making.classes(making.SOURCE)]

@@ -68,6 +68,7 @@ class Picture:
 
     @property
     def file(self) -> str:
+        """Path below the dataset's image folder."""
         return f"{self.concept}/{self.package}-{self.purpose}-{self.number:02d}.png"
 
 
@@ -77,6 +78,7 @@ def class_name(concept: sources.Concept) -> str:
 
 
 def evaluation_packages() -> list[str]:
+    """Packages that the datasets are drawn from."""
     return [p.name for p in sources.PACKAGES if p.role == "evaluate"]
 
 
@@ -138,7 +140,8 @@ def classes(name: str) -> list[sources.Concept]:
         return [c for c in classes(SOURCE) if any(c.slug in sources.drawn(p) for p in SHIFTS[name])]
     chosen = [c for c in sources.concepts() if c.subgroup.startswith(SUBGROUPS[name])]
     if name == SOURCE:
-        fits = [c for c in chosen if {"noto", "noto-v1", "fluent"} <= set(distinct_drawings(c.slug))]
+        needed = {"noto", "noto-v1", "fluent"}
+        fits = [c for c in chosen if needed <= set(distinct_drawings(c.slug))]
     else:
         fits = [c for c in chosen if len(distinct_drawings(c.slug)) >= 4]
     return sorted(fits, key=lambda c: class_name(c).casefold())
@@ -242,10 +245,12 @@ def _write(job: tuple[Path, list[Picture]]) -> dict[str, str]:
 
 
 def folder(name: str) -> Path:
+    """Where a dataset lies in the cache."""
     return sources.cache_root() / "datasets" / name
 
 
 def split_file(name: str) -> Path:
+    """The split file of a dataset in the cache."""
     return folder(name) / f"split_zhou_{name}.json"
 
 
@@ -260,11 +265,10 @@ def fingerprint(name: str) -> str:
 def is_fresh(name: str) -> bool:
     """Whether the dataset on disk is the one that would be made now."""
     try:
-        return json.loads((folder(name) / "meta.json").read_text())["fingerprint"] == fingerprint(
-            name
-        )
+        meta = json.loads((folder(name) / "meta.json").read_text())
     except (OSError, ValueError):
         return False
+    return meta["fingerprint"] == fingerprint(name)
 
 
 def build(progress: bool = True, names: tuple[str, ...] = NAMES) -> None:
