@@ -16,6 +16,8 @@ SHELL  := bash
 .NOTPARALLEL:
 .PHONY: book test lint browser links clean
 export PYTHONHASHSEED := 0
+# macOS has no timeout
+LIMIT  := $(if $(shell command -v timeout),timeout)
 
 NOTEBOOKS := $(wildcard book/*.ipynb)
 EXECUTED  := $(NOTEBOOKS:book/%=$(DONE)/%)
@@ -27,7 +29,7 @@ book: $(STAMPS)/site
 	@echo "the book is ready: open $(BUILD)/html/index.html"
 
 test: lint browser $(STAMPS)/site
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(STAMPS)/install
 	$(BIN)/ruff check .
@@ -71,16 +73,15 @@ $(DONE)/%.ipynb: book/%.ipynb $(LIBRARY) $(RESULTS) $(STAMPS)/data tools/execute
 $(STAMPS)/site: $(EXECUTED) $(PAGES) $(LIBRARY) _config.yml CHANGELOG.md $(STAMPS)/vendor
 	@for f in $(DONE)/*.ipynb; do test -e "book/$${f##*/}" || rm -f "$$f"; done
 	@find $(DONE) -type f -not -name '*.ipynb' -delete
-	@cd book && find . -type f -not -name '*.ipynb' -not -path '*/__pycache__/*' -not -name 'package*.json' \
-		-exec cp --parents -t ../$(DONE) {} +
+	@tar -C book --exclude='*.ipynb' --exclude=__pycache__ --exclude='package*.json' -cf - . | tar -C $(DONE) -xf -
 	@rm -rf $(DONE)/_assets/vendor && cp -r $(BUILD)/vendor $(DONE)/_assets/vendor
 	@rm -rf $(BUILD)/html $(BUILD)/.doctrees
-	@timeout 900 $(BIN)/jupyter-book build $(DONE) --config _config.yml \
+	@$(if $(LIMIT),$(LIMIT) 900) $(BIN)/jupyter-book build $(DONE) --config _config.yml \
 		--path-output . -W -n --keep-going > $(BUILD)/site.log 2>&1 || { tail -n 60 $(BUILD)/site.log; exit 1; }
 	@test -e $(BUILD)/html/index.html && touch $@
 
 links: $(STAMPS)/site
-	@timeout 3000 $(BIN)/jupyter-book build $(DONE) --config _config.yml --builder linkcheck \
+	@$(if $(LIMIT),$(LIMIT) 3000) $(BIN)/jupyter-book build $(DONE) --config _config.yml --builder linkcheck \
 		--path-output $(BUILD)/links > $(BUILD)/links.log 2>&1 || { grep -h broken $(BUILD)/links.log; exit 1; }
 
 clean:

@@ -46,7 +46,9 @@ def describe_run(seconds: float) -> dict[str, str | float | int]:
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     per_mb = 1024 if sys.platform != "darwin" else 1024**2
     facts = {"seconds": round(seconds, 1), "peak_mb": round(peak / per_mb)}
-    facts |= {"cores": len(os.sched_getaffinity(0)), "machine": platform.machine()}
+    can_ask = hasattr(os, "sched_getaffinity")  # macOS cannot
+    cores = len(os.sched_getaffinity(0)) if can_ask else os.cpu_count() or 1
+    facts |= {"cores": cores, "machine": platform.machine()}
     facts |= {"python": platform.python_version()}
     return facts | {name: version(name) for name in ("torch", "open_clip_torch")}
 

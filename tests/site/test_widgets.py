@@ -5,8 +5,8 @@ from conftest import Visitor
 from pages import CHAPTERS
 from playwright.sync_api import Locator
 
-CONTROLS = ".cell_output .noUi-handle, .cell_output input:not([type=hidden]), .cell_output select"
-CONTROLS += ", .cell_output [role=slider], .cell_output .cocoop-interactive button"
+CONTROLS = ".noUi-handle, input:not([type=hidden]), select, [role=slider]"
+CONTROLS += ", .cocoop-interactive button"
 
 
 def look(output: Locator) -> bytes:
@@ -45,11 +45,7 @@ def test_widgets_change_what_is_shown(visit: Visitor, name: str, width: int) -> 
     cells = [cell for cell in cells if cell.is_visible()]
     assert cells, "a chapter needs an interactive figure that works on the page"
     for cell in cells:
-        control = cell.locator(CONTROLS.replace(".cell_output ", "")).first
-        visible = [
-            c for c in cell.locator(CONTROLS.replace(".cell_output ", "")).all() if c.is_visible()
-        ]
-        control = visible[0]
+        control = next(item for item in cell.locator(CONTROLS).all() if item.is_visible())
         before = look(cell)
         operate(control)
         visit.page.wait_for_timeout(300)
