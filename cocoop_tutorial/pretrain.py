@@ -1,6 +1,6 @@
 """Pretrains `emoji-clip`, the small real CLIP that the embedded world runs on (chapter 1).
 
-    python -m cocoop_tutorial.pretrain --run data/cache/pretrain --images 2400000
+    python -m cocoop_tutorial.pretrain --run data/cache/pretrain
 
 The run can be stopped at any time; the same command goes on from its last checkpoint. The
 model is open_clip's own `CLIP` class with CLIP's own tokenizer.
@@ -24,6 +24,7 @@ from torch.func import functional_call
 from tqdm import tqdm
 
 from cocoop_tutorial import pretrain_data as pairs
+from cocoop_tutorial.results import save_result
 
 VOCABULARY = 49408  # CLIP's tokenizer
 MODEL = {
@@ -37,7 +38,7 @@ MODEL = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of a pretraining run; how they were chosen is in results/pretrain_trials.json."""
+    """Settings of a pretraining run."""
 
     images: int = 1_400_000  # augmented pictures seen
     concepts: int = 192  # a batch's captions, all different
@@ -49,6 +50,8 @@ class Recipe:
     warmup: int = 200  # steps
     strength: float = 0.6  # of the augmentation, once it is ramped up
     ramp: float = 0.2  # share of the steps over which it gets there
+    calm_from: float = 0.686  # share of the steps after which pictures are easy and all emoji
+    calm_strength: float = 0.25  # of the augmentation then: the small towers underfit
     bank_from: float = 0.1  # share of the steps after which the bank joins the loss
     tokens: int = 16  # captions are cut here: the longest name has 14 tokens
     held_out_share: float = 0.05  # of the emoji drawings, for the validation curve
@@ -128,9 +131,12 @@ class Run:
         """
         r, c = self.recipe, self.corpus
         seed = (r.seed, self.step)
-        rows, concepts, tokens = pairs.draw_batch(c, r.concepts, r.views, r.emoji_share, seed)
+        calm = self.step >= r.calm_from * r.steps
+        emoji_share = 1.0 if calm else r.emoji_share
+        rows, concepts, tokens = pairs.draw_batch(c, r.concepts, r.views, emoji_share, seed)
         size = 32 if self.step < r.small_share * r.steps else 64
-        strength = r.strength * min(1.0, 0.1 + self.step / (r.ramp * r.steps))
+        ramped = r.strength * min(1.0, 0.1 + self.step / (r.ramp * r.steps))
+        strength = r.calm_strength if calm else ramped
         images = pairs.augment(
             c.pixels[size][rows], c.mono[rows], c.flippable[rows], size, seed, strength
         )
@@ -260,6 +266,32 @@ def export(run: Run, target: Path) -> None:
     (target / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def report(run: Run) -> Path:
+    """Writes results/pretrain_emoji_clip.json: recipe, curves, sizes and time."""
+    clip, corpus = run.towers.clip, run.corpus
+
+    def count(*modules: torch.nn.Module) -> int:
+        return sum(p.numel() for m in modules for p in m.parameters())
+
+    data = {
+        "recipe": {**asdict(run.recipe), "steps": run.recipe.steps},
+        "history": run.history,
+        "seconds": run.seconds,
+        "drawings": sum(len(m) for m in corpus.members),
+        "held_out": len(corpus.held_out[0]),
+        "emoji_concepts": int(corpus.is_emoji.sum()),
+        "icon_concepts": int((~corpus.is_emoji).sum()),
+        "tokens_in_use": len(corpus.vocabulary),
+        "parameters": {
+            "image tower": count(clip.visual),
+            "text tower": count(clip.transformer, clip.ln_final),
+            "token table in use": count(clip.token_embedding),
+        },
+    }
+    command = "python -m cocoop_tutorial.pretrain --run data/cache/pretrain"
+    return save_result("pretrain_emoji_clip", data, command, [run.recipe.seed], run.device)
+
+
 def main(
     run: Annotated[Path, typer.Option(help="Folder of checkpoints and curves.")],
     images: Annotated[int, typer.Option(help="Augmented pictures to see.")] = Recipe.images,
@@ -274,6 +306,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     to: Annotated[Path | None, typer.Option(help="Where to write the model directory.")] = None,
+    publish: Annotated[bool, typer.Option(help="Write the curves to results/ too.")] = False,
 ) -> None:
     """Pretrains emoji-clip, or goes on from the run folder's checkpoint."""
     recipe = Recipe(
@@ -286,6 +319,8 @@ def main(
     state.train()
     if to:
         export(state, to)
+    if publish:
+        report(state)
 
 
 if __name__ == "__main__":
