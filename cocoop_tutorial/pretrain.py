@@ -52,6 +52,9 @@ class Recipe:
     ramp: float = 0.2  # share of the steps over which it gets there
     calm_from: float = 0.686  # share of the steps after which pictures are easy and all emoji
     calm_strength: float = 0.25  # of the augmentation then: the small towers underfit
+    restart_at: float = 0.7545  # share of the steps after which the rate rises once more
+    restart_steps: int = 1900  # steps after that, down to zero again
+    restart_lr: float = 8e-4
     bank_from: float = 0.1  # share of the steps after which the bank joins the loss
     tokens: int = 16  # captions are cut here: the longest name has 14 tokens
     held_out_share: float = 0.05  # of the emoji drawings, for the validation curve
@@ -61,8 +64,18 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps that see so many pictures."""
+        """Steps of the schedule that `images` lays out."""
         return self.images // (self.concepts * self.views)
+
+    @property
+    def restart(self) -> int:
+        """Step at which the schedule is left for the second descent of the rate."""
+        return round(self.restart_at * self.steps) if self.restart_steps else self.steps
+
+    @property
+    def end(self) -> int:
+        """Steps in all."""
+        return self.restart + self.restart_steps
 
 
 class Towers(torch.nn.Module):
@@ -99,6 +112,28 @@ class Towers(torch.nn.Module):
         x = clip.transformer(x, attn_mask=clip.attn_mask[: x.shape[1], : x.shape[1]])
         x = clip.ln_final(x[torch.arange(len(x)), ends])
         return F.normalize((x @ clip.text_projection).float(), dim=-1)
+
+
+def contrastive_loss(
+    f: torch.Tensor, t: torch.Tensor, scale: torch.Tensor, views: int, others: torch.Tensor
+) -> torch.Tensor:
+    """Symmetric contrastive loss of T captions with `views` images each, B = T * views.
+
+    Args:
+        f: image features [B, E], normalised; the images of a caption stand together.
+        t: text features [T, E], normalised.
+        scale: the logit scale.
+        views: images of one caption. With 1 this is the loss of CLIP (2103.00020), figure 3.
+        others: logits [B, X] against X captions from outside the batch; X may be 0.
+
+    Introduced in chapter 1.
+    """
+    label = torch.arange(len(t), device=f.device).repeat_interleave(views)
+    logits = scale * f @ t.T  # [B, T]
+    to_text = F.cross_entropy(torch.cat([logits, others], 1), label)
+    share = F.one_hot(label, len(t)).T / views  # [T, B]
+    to_image = F.cross_entropy(logits.T, share.float())
+    return (to_text + to_image) / 2
 
 
 class Run:
@@ -144,14 +179,10 @@ class Run:
             f = self.towers.image(images.to(self.device))  # [B, E]
             t = self.towers.text(tokens.to(self.device), self.end)  # [T, E]
         scale = self.towers.clip.logit_scale.exp()
-        label = torch.arange(r.concepts, device=self.device).repeat_interleave(r.views)
-        logits = scale * f @ t.T  # [B, T]
         chosen = torch.from_numpy(concepts).to(self.device)
-        to_text = F.cross_entropy(torch.cat([logits, self.stale(scale * f, chosen)], 1), label)
-        share = F.one_hot(label, r.concepts).T / r.views  # [T, B]
-        to_image = F.cross_entropy(logits.T, share.float())
+        loss = contrastive_loss(f, t, scale, r.views, self.stale(scale * f, chosen))
         self.bank[chosen] = t.detach()
-        return (to_text + to_image) / 2
+        return loss
 
     def stale(self, f: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """Logits [B, emoji concepts] against banked captions; -inf where there is none to use."""
@@ -163,11 +194,15 @@ class Run:
         return logits.masked_fill(off, -torch.inf)[:, self.emoji]
 
     def rate(self) -> float:
-        """Learning rate of this step: linear warm-up, then a cosine to zero."""
+        """Learning rate of this step: linear warm-up and a cosine, twice."""
         r = self.recipe
-        if self.step < r.warmup:
-            return r.lr * (self.step + 1) / r.warmup
-        return r.lr * 0.5 * (1 + math.cos(math.pi * (self.step - r.warmup) / (r.steps - r.warmup)))
+        if self.step < r.restart:
+            peak, step, warmup, steps = r.lr, self.step, r.warmup, r.steps
+        else:
+            peak, step, warmup, steps = r.restart_lr, self.step - r.restart, 50, r.restart_steps
+        if step < warmup:
+            return peak * (step + 1) / warmup
+        return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
     def update(self) -> float:
         """One optimiser step; returns the loss."""
@@ -228,7 +263,7 @@ class Run:
 
     def train(self, every: int = 250) -> None:
         """Runs to the end; validates and saves every so many steps."""
-        total, losses, since = self.recipe.steps, [], time.perf_counter()
+        total, losses, since = self.recipe.end, [], time.perf_counter()
         bar = tqdm(initial=self.step, total=total, desc="pretraining", mininterval=5)
         while self.step < total:
             losses.append(self.update())
@@ -274,7 +309,7 @@ def report(run: Run) -> Path:
         return sum(p.numel() for m in modules for p in m.parameters())
 
     data = {
-        "recipe": {**asdict(run.recipe), "steps": run.recipe.steps},
+        "recipe": {**asdict(run.recipe), "steps": run.recipe.end},
         "history": run.history,
         "seconds": run.seconds,
         "drawings": sum(len(m) for m in corpus.members),
@@ -302,6 +337,9 @@ def main(
     emoji_share: Annotated[float, typer.Option(help="Share of emoji captions.")] = (
         Recipe.emoji_share
     ),
+    restart_steps: Annotated[int, typer.Option(help="Steps of the second descent.")] = (
+        Recipe.restart_steps
+    ),
     without_house: Annotated[str, typer.Option(help="House to hold out, for trials.")] = "",
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -311,7 +349,7 @@ def main(
     """Pretrains emoji-clip, or goes on from the run folder's checkpoint."""
     recipe = Recipe(
         images=images, width=width, small_share=small_share, emoji_share=emoji_share,
-        without_house=without_house, seed=seed,
+        restart_steps=restart_steps, without_house=without_house, seed=seed,
     )  # fmt: skip
     run.mkdir(parents=True, exist_ok=True)
     state = Run(recipe, run, device)

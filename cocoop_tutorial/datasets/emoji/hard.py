@@ -1,7 +1,7 @@
 """Chooses the images of `emoji_objects_a`, as ImageNet-A was chosen: another model gets them wrong.
 
     python -m cocoop_tutorial.pretrain --run data/cache/other --to data/cache/other-clip
-        --width 16 --images 200000 --seed 1 --small-share 0
+        --width 16 --images 150000 --seed 1 --small-share 0 --restart-steps 0
     python -m cocoop_tutorial.datasets.emoji.hard data/cache/other-clip
 
 The other model is a narrower CLIP from another seed and a short run. It is fixed: its choice is
