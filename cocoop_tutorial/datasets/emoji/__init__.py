@@ -6,12 +6,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from cocoop_tutorial.datasets.emoji import making
+from cocoop_tutorial.datasets.emoji import making, sources
 from cocoop_tutorial.datasets.emoji.making import NAMES, SHIFTS, SOURCE, build
 from cocoop_tutorial.datasets.splits import Dataset
 from cocoop_tutorial.datasets.zhou import read_zhou_split
 
-__all__ = ["NAMES", "SHIFTS", "SOURCE", "TEMPLATE", "build", "load", "summary", "verify"]
+__all__ = [
+    "NAMES",
+    "SHIFTS",
+    "SOURCE",
+    "TEMPLATE",
+    "build",
+    "drawing",
+    "load",
+    "summary",
+    "verify",
+]
 
 TEMPLATE = "an emoji of {}."
 
@@ -32,6 +42,20 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
     path = folder / making.split_file(name).name
     train, val, test, classnames = read_zhou_split(path, folder / "images")
     return Dataset(name, classnames, train, val, test, template=TEMPLATE)
+
+
+def drawing(path: str | Path) -> tuple[str, str]:
+    """Which drawing an image of these datasets is a pose of.
+
+    Args:
+        path: an image file, `.../CONCEPT/PACKAGE-PURPOSE-NUMBER.png`.
+
+    Returns:
+        The concept and the drawing set. Two images with equal answers share a drawing.
+    """
+    path = Path(path)
+    package = path.stem.rsplit("-", 2)[0]
+    return path.parent.name, sources.BY_NAME[package].drawing_set
 
 
 def summary() -> pd.DataFrame:

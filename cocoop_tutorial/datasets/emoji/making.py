@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -290,6 +291,7 @@ def _make(name: str, plan: dict, pool: ProcessPoolExecutor, bar: tqdm) -> None:
     """Makes one dataset beside its final folder, then swaps the two."""
     target = folder(name)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target.parent, name)
     partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
     todo = [picture for part in plan.values() for picture, _ in part]
     digests: dict[str, str] = {}
@@ -303,3 +305,10 @@ def _make(name: str, plan: dict, pool: ProcessPoolExecutor, bar: tqdm) -> None:
     (partial / "meta.json").write_text(json.dumps(meta))
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
+
+
+def _sweep(parent: Path, name: str) -> None:
+    """Removes what builds of this dataset left when they were killed, more than an hour ago."""
+    for left in parent.glob(f".{name}-*"):
+        if time.time() - left.stat().st_mtime > 3600:  # a younger one may still be at work
+            shutil.rmtree(left, ignore_errors=True)
