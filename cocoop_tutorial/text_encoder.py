@@ -11,10 +11,11 @@ from .errors import UnknownNameError, suggest
 from .frozen_clip import FrozenCLIP
 from .prompts import ClassPrompts
 from .reference import encode_reference
+from .truncated import encode_truncated
 
 Encoder = Callable[[FrozenCLIP, Tensor, ClassPrompts], Tensor]
 
-ENCODERS: dict[str, Encoder] = {"reference": encode_reference}
+ENCODERS: dict[str, Encoder] = {"reference": encode_reference, "truncated": encode_truncated}
 DEFAULT_ENCODER = "reference"
 
 
@@ -38,7 +39,7 @@ def encode_prompts(
         clip: The backbone.
         context: `[B, K, M, D]`; B is 1 if all images share it, K is 1 if all classes do.
         prompts: The class names.
-        encoder: "reference" (as published).
+        encoder: "reference" (as published), or "truncated" (without the padding, the same numbers).
 
     Returns:
         `[B, K, E]`, L2-normalised, differentiable in `context`.
