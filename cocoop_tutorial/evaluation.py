@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from . import distributed
 from .datasets.images import image_batches
 from .datasets.splits import Dataset, Split
 from .errors import DataError, memory_advice
@@ -149,6 +150,8 @@ def evaluate(
 ) -> Evaluation:
     """Scores a model on a data set, among the data set's own class names.
 
+    Under `torchrun` each process scores its share of the images, and all get the whole result.
+
     Args:
         model: `ZeroShotCLIP`, `CoOp` or `CoCoOp`: whatever has `.clip`, `.classnames` and
             `logits_from_features`.
@@ -165,21 +168,32 @@ def evaluate(
 
     Introduced in chapter 1.
     """
-    _check_names(model, data)
+    check_names(model, data)
     part = data.split(split) if isinstance(split, str) else split
-    features, labels = image_features(model.clip, part, transform)
+    mine = Split([part.samples[i] for i in distributed.share(len(part))])
+    features, _ = image_features(model.clip, mine, transform)
     training = model.training
     model.eval()
     try:
         with memory_advice(f"Lower batch_size (now {batch_size}) of evaluate."):
             batches = features.split(batch_size)
-            parts = [model.logits_from_features(f).float().cpu() for f in batches]
+            parts = [model.logits_from_features(f).float() for f in batches]
     finally:
         model.train(training)
-    return Evaluation(torch.cat(parts), labels.cpu(), list(data.classnames))
+    logits = distributed.gather_rows(torch.cat(parts), len(part)).cpu()
+    return Evaluation(logits, torch.tensor(part.labels), list(data.classnames))
 
 
-def _check_names(model: nn.Module, data: Dataset) -> None:
+def check_names(model: nn.Module, data: Dataset) -> None:
+    """Refuses a model whose class names are not the data's.
+
+    Args:
+        model: Whatever has `.classnames`.
+        data: The data set.
+
+    Raises:
+        DataError: They differ; the message says where.
+    """
     ours, theirs = list(model.classnames), list(data.classnames)
     if ours == theirs:
         return

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..progress import bar
-from ..transforms import Transform
 from .splits import Dataset, Split, open_image
 
 
@@ -24,7 +23,11 @@ def cpu_count() -> int:
 
 
 def image_batches(
-    paths: list[Path], transform: Transform, batch_size: int, workers: int | None = None
+    paths: list[Path],
+    transform: Callable[..., Tensor],
+    batch_size: int,
+    workers: int | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Iterator[Tensor]:
     """Decodes images in threads, one batch ahead of whoever uses them.
 
@@ -33,6 +36,8 @@ def image_batches(
         transform: PIL image to `[3, H, W]`.
         batch_size: Images in one batch; the last may have fewer.
         workers: Threads; None takes one a core.
+        seeds: One an image, for a random transform: it is then called with a `torch.Generator` of
+            that seed, so that the pixels do not depend on which thread comes first.
 
     Yields:
         `[B, 3, H, W]`, in the order of `paths`.
@@ -40,12 +45,13 @@ def image_batches(
     Raises:
         DataError: An image cannot be read; the message names it.
     """
-    batches = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
+    jobs = list(zip(paths, seeds or [None] * len(paths), strict=True))
+    batches = [jobs[i : i + batch_size] for i in range(0, len(jobs), batch_size)]
     with ThreadPoolExecutor(workers or cpu_count()) as pool:
         waiting: deque[list[Future[Tensor]]] = deque()
         try:
             for batch in batches:
-                waiting.append([pool.submit(_decode, path, transform) for path in batch])
+                waiting.append([pool.submit(_decode, transform, *job) for job in batch])
                 if len(waiting) > 1:
                     yield torch.stack([f.result() for f in waiting.popleft()])
             while waiting:
@@ -54,8 +60,10 @@ def image_batches(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _decode(path: Path, transform: Transform) -> Tensor:
-    return transform(open_image(path))
+def _decode(transform: Callable[..., Tensor], path: Path, seed: int | None) -> Tensor:
+    if seed is None:
+        return transform(open_image(path))
+    return transform(open_image(path), torch.Generator().manual_seed(seed))
 
 
 def check_images(data: Dataset, skip: bool = False) -> Dataset:

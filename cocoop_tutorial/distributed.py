@@ -1,0 +1,123 @@
+"""Several processes that work on one model, as `torchrun` starts them (chapter 5).
+
+Without `torchrun` every function here is the plain thing: one process, all images. The processes
+of a run call the same functions in the same order; `evaluate` and `train` do.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .errors import DeviceError
+
+
+def active() -> bool:
+    """Whether several processes share this run."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if active() else 0
+
+
+def world_size() -> int:
+    """How many processes share this run."""
+    return dist.get_world_size() if active() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints and writes files."""
+    return rank() == 0
+
+
+@contextlib.contextmanager
+def session(device: str | None = None) -> Iterator[str | None]:
+    """Joins the processes that `torchrun` started; does nothing without it.
+
+    Args:
+        device: "cuda", "cpu", or None for the GPU if there is one.
+
+    Yields:
+        The device of this process: under `torchrun` each process has a GPU of its own.
+
+    Raises:
+        DeviceError: There are fewer GPUs than processes.
+    """
+    if "LOCAL_RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield device
+        return
+    kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type
+    mine = _own_device(kind)
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    try:
+        yield mine
+    finally:
+        dist.destroy_process_group()
+
+
+def _own_device(kind: str) -> str:
+    if kind != "cuda":
+        return kind
+    number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= there:
+        raise DeviceError(
+            f"torchrun started more processes than this machine has GPUs ({there}). "
+            f"Use --nproc-per-node {max(there, 1)}, or --device cpu."
+        )
+    torch.cuda.set_device(number)
+    return f"cuda:{number}"
+
+
+def share(n: int) -> list[int]:
+    """Which of `n` items this process works on.
+
+    Every process gets equally many, in a row; where `n` does not divide, the last ones begin
+    again at item 0, so that no process has to wait with nothing to do.
+
+    Args:
+        n: Number of items, at least 1.
+
+    Returns:
+        Indices below `n`. All shares after each other, cut at `n`, are 0 to n - 1.
+    """
+    size = -(-n // world_size())
+    return [i % n for i in range(rank() * size, (rank() + 1) * size)]
+
+
+def gather_rows(rows: Tensor, n: int) -> Tensor:
+    """Puts the rows of all shares together again.
+
+    Args:
+        rows: `[len(share(n)), ...]`, this process's rows.
+        n: The `n` of `share`.
+
+    Returns:
+        `[n, ...]`, the same in every process.
+    """
+    if not active():
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)[:n]
+
+
+def total(values: list[float], device: torch.device) -> list[float]:
+    """Adds numbers over all processes, in double precision.
+
+    Args:
+        values: Numbers of this process.
+        device: Where this process computes.
+
+    Returns:
+        The sums, the same in every process.
+    """
+    if not active():
+        return values
+    sums = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    return sums.tolist()

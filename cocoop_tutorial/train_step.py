@@ -1,0 +1,150 @@
+"""One step of training: forward, backward, and what precision and processes add (chapter 3)."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from . import distributed
+from .errors import memory_advice
+from .prompt_learner import PromptLearner
+from .train_config import TrainConfig
+from .train_features import Batch
+from .train_state import TrainState
+
+FIRST_SCALE = 2.0**10  # more overflows at once: CLIP multiplies cosines by 100
+
+
+@contextlib.contextmanager
+def reproducible(device: torch.device, deterministic: bool) -> Iterator[None]:
+    """Lets nothing random in or out, and picks operations that repeat bit by bit."""
+    before = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            if deterministic:
+                torch.use_deterministic_algorithms(True, warn_only=True)
+                torch.utils.deterministic.fill_uninitialized_memory = False  # slow, for debugging
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=only_warns)
+            torch.utils.deterministic.fill_uninitialized_memory = fills
+
+
+class Objective(nn.Module):
+    """Features and labels to the loss: what DistributedDataParallel wraps."""
+
+    def __init__(self, model: PromptLearner, precision: str) -> None:
+        super().__init__()
+        self.model, self.mixed = model, precision == "amp"
+        # On CPUs half precision is bfloat16's business; on GPUs fp16 is the fast one everywhere.
+        self.half = torch.float16 if model.clip.device.type == "cuda" else torch.bfloat16
+
+    def forward(self, features: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over the images that count.
+
+        Args:
+            features: `[b, E]`.
+            labels: `[b]`.
+            weights: `[b]`, 1 or 0.
+
+        Returns:
+            The sum of cross-entropies, and `[2]`: the same without gradient, and the number of
+            correct images.
+        """
+        with torch.autocast(features.device.type, self.half, enabled=self.mixed):
+            logits = self.model.logits_from_features(features).float()  # [b, K]
+        loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum()
+        correct = ((logits.argmax(dim=1) == labels) * weights).sum()
+        return loss, torch.stack([loss.detach(), correct])
+
+
+def new_state(model: PromptLearner, config: TrainConfig) -> TrainState:
+    """The official optimiser (no dampening, no Nesterov), and a scaler where products are fp16.
+
+    Args:
+        model: What trains.
+        config: The settings, resolved.
+
+    Returns:
+        A run that has not begun.
+    """
+    kind, parameters = model.clip.device.type, model.prompt_parameters()
+    optimizer = torch.optim.SGD(
+        parameters.values(), config.lr, config.momentum, weight_decay=config.weight_decay
+    )
+    small = config.precision == "fp16" or (config.precision == "amp" and kind == "cuda")
+    scaler = GradScaler(kind, init_scale=FIRST_SCALE, enabled=small)
+    return TrainState(parameters, optimizer, scaler)
+
+
+class Stepper:
+    """Takes steps, in as many passes as the memory wants, with as many processes as there are."""
+
+    def __init__(self, model: PromptLearner, config: TrainConfig, state: TrainState) -> None:
+        """Prepares a run.
+
+        Args:
+            model: What trains.
+            config: The settings, resolved.
+            state: The run, which the steps change.
+        """
+        self.model, self.config, self.state = model, config, state
+        self.device = model.clip.device
+        self.objective: nn.Module = Objective(model, config.precision or "fp32")
+        if distributed.active():
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            self.objective = DistributedDataParallel(
+                self.objective, device_ids=ids, broadcast_buffers=False
+            )
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Takes one step.
+
+        Args:
+            batch: This process's images.
+
+        Returns:
+            `[2]`: the sum of their losses, and how many were correct.
+
+        Raises:
+            MemoryLimitError: It does not fit.
+        """
+        size = self.config.micro_batch or len(batch.labels)
+        whole = (batch.features, batch.labels, batch.weights)
+        parts = list(zip(*(x.split(size) for x in whole), strict=True))
+        sums = torch.zeros(2, device=self.device)
+        # The mean over the step's images; DistributedDataParallel averages over processes.
+        scale = distributed.world_size() / batch.size
+        self.state.optimizer.zero_grad(set_to_none=True)
+        with memory_advice(self._advice(size)):
+            for i, part in enumerate(parts):
+                with self._exchange(last=i == len(parts) - 1):
+                    loss, part_sums = self.objective(*part)
+                    self.state.scaler.scale(loss * scale).backward()
+                sums += part_sums
+        self.state.scaler.step(self.state.optimizer)
+        self.state.scaler.update()
+        return sums
+
+    def _exchange(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Processes add up their gradients once a step, after the last pass."""
+        if last or not isinstance(self.objective, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.objective.no_sync()
+
+    def _advice(self, size: int) -> str:
+        if size > 1:
+            return f"Set micro_batch={size // 2} (now {size}): less memory, the same step."
+        return (
+            f"One image with {len(self.model.classnames)} classes does not fit. Load the backbone "
+            "in half precision (precision='bf16' or 'fp16'), or use a smaller backbone."
+        )
