@@ -9,14 +9,19 @@ from torch import Tensor
 
 from .errors import UnknownNameError, suggest
 from .frozen_clip import FrozenCLIP
+from .packed import encode_packed
 from .prompts import ClassPrompts
 from .reference import encode_reference
 from .truncated import encode_truncated
 
 Encoder = Callable[[FrozenCLIP, Tensor, ClassPrompts], Tensor]
 
-ENCODERS: dict[str, Encoder] = {"reference": encode_reference, "truncated": encode_truncated}
-DEFAULT_ENCODER = "reference"
+ENCODERS: dict[str, Encoder] = {
+    "reference": encode_reference,
+    "truncated": encode_truncated,
+    "packed": encode_packed,
+}
+DEFAULT_ENCODER = "packed"
 
 
 def check_encoder(encoder: str) -> str:
@@ -39,7 +44,8 @@ def encode_prompts(
         clip: The backbone.
         context: `[B, K, M, D]`; B is 1 if all images share it, K is 1 if all classes do.
         prompts: The class names.
-        encoder: "reference" (as published), or "truncated" (without the padding, the same numbers).
+        encoder: "reference" (as published), "truncated" (without the padding) or "packed" (without
+            repeated work either); the numbers are the same but for rounding.
 
     Returns:
         `[B, K, E]`, L2-normalised, differentiable in `context`.
