@@ -1,18 +1,27 @@
 """Commands that make the files of `results/` again, each with its provenance.
 
 `cocoop reproduce zero-shot`: what emoji-clip knows before any learning (chapters 1 and 2).
+`cocoop reproduce prompt-learning`: CoOp and CoCoOp over three seeds (chapters 3 and 4).
+`cocoop reproduce prompt-settings`: how their learning rates were chosen.
 """
+
+import textwrap
+from pathlib import Path
+from typing import Annotated
 
 import torch
 import typer
 from PIL import Image
 
+from . import prompt_learning as grid
 from .backbones import load_clip
 from .datasets import base_new, emoji, load_dataset
 from .datasets.emoji import drawings, making, sources
+from .errors import UnknownNameError, suggest
 from .evaluation import evaluate, harmonic_mean
 from .frozen_clip import FrozenCLIP
 from .models import ZeroShotCLIP
+from .plots import image_grid
 from .results import save_result
 
 reproduce = typer.Typer(help="Make the measured results of the book again.", no_args_is_help=True)
@@ -62,3 +71,42 @@ def zero_shot() -> None:
     data = {"houses": houses, "datasets": rows, "mean_of_eleven": sum(eleven) / len(eleven)}
     path = save_result("zero_shot", data, "cocoop reproduce zero-shot", device="cpu")
     typer.echo(f"wrote {path.name}: {houses['noto']}, mean of eleven {data['mean_of_eleven']:.1f}")
+
+
+@reproduce.command("prompt-learning")
+def prompt_learning(
+    method: Annotated[
+        list[str] | None, typer.Option(help="zero-shot, CoOp or CoCoOp; none means all.")
+    ] = None,
+) -> None:
+    """Train CoOp and CoCoOp on three emoji datasets with three seeds; goes on where it stopped."""
+    clip = load_clip("emoji-clip", device="cpu")
+    known = ("zero-shot", *grid.SETTINGS)
+    for name in method or ():
+        if name not in known:
+            raise UnknownNameError(f"Unknown method {name!r}. {suggest(name, known)}")
+    typer.echo(f"wrote {grid.run_grid(clip, tuple(method or known)).name}")
+
+
+@reproduce.command("prompt-settings")
+def prompt_settings() -> None:
+    """Try learning rates on a data set that no result uses; the best ones are the defaults."""
+    rows = grid.choose_settings(load_clip("emoji-clip", device="cpu"))
+    command = "cocoop reproduce prompt-settings"
+    path = save_result("coop_cocoop_settings", rows, command, [1], "cpu")
+    typer.echo(f"wrote {path.name}: {rows}")
+
+
+@reproduce.command("hero")
+def hero(to: Annotated[Path, typer.Argument(help="Picture to write.")]) -> None:
+    """Draw the README's picture: test images of each dataset, named by emoji-clip."""
+    clip = load_clip("emoji-clip", device="cpu")
+    pictures, captions = [], []
+    for name in [n for n in emoji.NAMES if n not in emoji.SHIFTS]:
+        data = load_dataset(name)
+        logits = evaluate(ZeroShotCLIP(clip, data.classnames, data.template), data).logits
+        for i in range(0, len(data.test), len(data.test) // 2 + 1):  # two, not chosen
+            pictures.append(data.test[i][0])
+            captions.append(textwrap.fill(data.classnames[logits[i].argmax()], 12))
+    fig = image_grid(pictures, captions, columns=11)
+    fig.savefig(to, dpi=150, bbox_inches="tight", facecolor="white")
