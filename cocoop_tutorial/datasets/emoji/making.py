@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,6 @@ SHIFTS: dict[str, tuple[str, ...]] = {
     "emoji_objects_a": ("fluent-emoji-flat", "fxemoji", "streamline-emojis"),  # another model errs
     "emoji_objects_r": ("fluent-emoji", "fxemoji", "streamline-emojis"),  # 3-D, flat, stickers
 }
-HARD_LIST = Path(__file__).parent / "hard.json"
 NAMES: tuple[str, ...] = (*SUBGROUPS, *SHIFTS)
 
 
@@ -103,9 +103,7 @@ def thumbnail(package: str, slug: str) -> np.ndarray:
     """Drawing on white as a 32-pixel thumbnail, [3072], mean 0 and length 1."""
     loaded = _loaded(package)
     image = Image.fromarray(drawings.on_white(loaded.rgba[loaded.keys.index(slug)]))
-    x = np.asarray(image.resize((32, 32), Image.Resampling.BOX), dtype=np.float32).ravel()
-    x -= x.mean()
-    return x / (np.linalg.norm(x) + 1e-6)
+    return _unit(image, 32)
 
 
 _opened: dict[str, drawings.Drawings] = {}
@@ -132,20 +130,22 @@ def _rng(*key: str | int) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
-def classes(name: str) -> list[sources.Concept]:
+@lru_cache(maxsize=32)
+def classes(name: str) -> tuple[sources.Concept, ...]:
     """Concepts of a dataset in alphabetical order of their class names."""
     if name == "emoji_objects_a":
         hard = {p.concept for p in hard_pictures()}
-        return [c for c in classes(SOURCE) if c.slug in hard]
+        return tuple(c for c in classes(SOURCE) if c.slug in hard)
     if name in SHIFTS:
-        return [c for c in classes(SOURCE) if any(c.slug in sources.drawn(p) for p in SHIFTS[name])]
+        there = [sources.drawn(p) for p in SHIFTS[name]]
+        return tuple(c for c in classes(SOURCE) if any(c.slug in drawn for drawn in there))
     chosen = [c for c in sources.concepts() if c.subgroup.startswith(SUBGROUPS[name])]
     if name == SOURCE:
         needed = {"noto", "noto-v1", "fluent"}
         fits = [c for c in chosen if needed <= set(distinct_drawings(c.slug))]
     else:
         fits = [c for c in chosen if len(distinct_drawings(c.slug)) >= 4]
-    return sorted(fits, key=lambda c: class_name(c).casefold())
+    return tuple(sorted(fits, key=lambda c: class_name(c).casefold()))
 
 
 def assign(name: str, slug: str) -> dict[str, list[str]]:
@@ -196,10 +196,27 @@ def hard_candidates() -> list[Picture]:
     ]
 
 
-def hard_pictures() -> list[Picture]:
-    """Images of `emoji_objects_a`: those that a fixed, different model got wrong (hard.json)."""
-    listed = json.loads(HARD_LIST.read_text())["pictures"]
-    return [Picture(slug, package, number, "emoji_objects_a") for slug, package, number in listed]
+@lru_cache(maxsize=1)
+def hard_pictures() -> tuple[Picture, ...]:
+    """Images of `emoji_objects_a`: the candidates that a fixed, different model gets wrong.
+
+    The model names an image after its nearest neighbour, pixel by pixel, among the source's
+    training images. It needs no training and no weights, so the choice can be made again anywhere.
+    """
+    known = [(_unit(compose(p), 16), label) for p, label in pictures(SOURCE)["train"]]
+    seen, labels = np.stack([x for x, _ in known]), np.array([y for _, y in known])
+    label = {c.slug: i for i, c in enumerate(classes(SOURCE))}
+    candidates = hard_candidates()
+    nearest = (np.stack([_unit(compose(p), 16) for p in candidates]) @ seen.T).argmax(axis=1)
+    guesses = labels[nearest]
+    return tuple(p for p, g in zip(candidates, guesses, strict=True) if g != label[p.concept])
+
+
+def _unit(image: Image.Image, side: int) -> np.ndarray:
+    """An image as a thumbnail, [side * side * 3], mean 0 and length 1."""
+    x = np.asarray(image.resize((side, side), Image.Resampling.BOX), dtype=np.float32).ravel()
+    x -= x.mean()
+    return x / (np.linalg.norm(x) + 1e-6)
 
 
 def compose(picture: Picture) -> Image.Image:
@@ -256,10 +273,8 @@ def split_file(name: str) -> Path:
 
 
 def fingerprint(name: str) -> str:
-    """Changes with the drawings, the rules' version and, for -A, the list of hard images."""
+    """Changes with the drawings and with the version of the rules."""
     parts = [FORMAT, name, [drawings.fingerprint(p) for p in evaluation_packages()]]
-    if name == "emoji_objects_a":
-        parts.append(HARD_LIST.read_text())
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
