@@ -1,11 +1,11 @@
 """A few-shot learner without words: class means of frozen image features (chapter 2)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .datasets.splits import Dataset
 from .errors import DataError
-from .evaluation import image_features
 from .frozen_clip import FrozenCLIP
 
 
@@ -18,26 +18,29 @@ class Prototypes(nn.Module):
 
     weights: Tensor
 
-    def __init__(self, clip: FrozenCLIP, data: Dataset) -> None:
+    def __init__(
+        self, clip: FrozenCLIP, classnames: Sequence[str], features: Tensor, labels: Tensor
+    ) -> None:
         """Averages the features of the training images of each class.
 
         Args:
             clip: The backbone.
-            data: K classes; each needs at least one training image.
+            classnames: K names.
+            features: `[N, E]`, image features of the shots, L2-normalised.
+            labels: `[N]`, their classes; each class must be among them.
 
         Raises:
             DataError: A class has no training image.
         """
         super().__init__()
-        self.clip, self.classnames = clip, list(data.classnames)
-        features, labels = image_features(clip, data.train)  # [N, E], [N]
+        self.clip, self.classnames = clip, list(classnames)
         features = features.float()  # in half precision, sums and ties would be rounded
         members = F.one_hot(labels, len(self.classnames)).to(features.dtype)  # [N, K]
         missing = (members.sum(dim=0) == 0).nonzero().flatten().tolist()
         if missing:
             raise DataError(
-                f"{data.name}: {self.classnames[missing[0]]!r} has no training image, so it has "
-                "no prototype. Draw shots for every class."
+                f"{self.classnames[missing[0]]!r} has no training image, so it has no prototype. "
+                "Draw shots for every class."
             )
         # The sum points where the mean points, and only the direction counts.
         self.register_buffer("weights", F.normalize(members.T @ features, dim=-1))  # [K, E]
