@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from .plots import BASE, NEW, figure
@@ -18,29 +19,30 @@ GRADIENT = "#D55E00"
 def flow_figure() -> Figure:
     """Forward in black, backward in orange: the gradient passes the text tower to the context."""
     fig, ax = figure(figsize=(7.2, 3.1))
-    ax.set(xlim=(0, 100), ylim=(0, 46))
+    ax.set(xlim=(0, 100), ylim=(-1, 44))
     ax.axis("off")
-    _box(ax, 1, 26, 21, "context\n$v_1 ... v_M$\nlearned", LEARNED)
-    _box(ax, 1, 7, 21, "class names\n$t_1 ... t_K$\nfixed", FROZEN)
-    _box(ax, 32, 17, 19, "text tower $g$\nfrozen", FROZEN)
-    _box(ax, 61, 17, 13, "logits\n[B, K]", "#ffffff")
-    _box(ax, 84, 17, 15, "cross-\nentropy", "#ffffff")
-    _box(ax, 32, 0, 19, "image features\n[B, E], fixed", FROZEN)
+    _box(ax, 1, 28, 21, "context\n$v_1 ... v_M$\nlearned", LEARNED)
+    _box(ax, 1, 3, 21, "class names\n$t_1 ... t_K$\nfixed", FROZEN)
+    _box(ax, 33, 18, 19, "text tower $g$\nfrozen", FROZEN)
+    _box(ax, 61, 16, 13, "logits\n[B, K]", "#ffffff")
+    _box(ax, 84, 16, 15, "cross-\nentropy", "#ffffff")
+    _box(ax, 31, 0, 23, "image features\n[B, E], fixed", FROZEN)
     for start, end in [
-        ((22, 33), (32, 27)), ((22, 13), (32, 20)), ((51, 25), (61, 25)), ((74, 25), (84, 25)),
-        ((51, 6), (64, 16)),
+        ((22, 33), (33, 27)), ((22, 11), (33, 18)), ((52, 22), (61, 22)), ((74, 22), (84, 22)),
+        ((54, 7), (64, 15)),
     ]:  # fmt: skip
         ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": LINE})
     back = {"arrowstyle": "->", "color": GRADIENT, "linewidth": 2.2}
-    for start, end in [((84, 30), (74, 30)), ((61, 30), (51, 30)), ((32, 32), (22, 38))]:
+    for start, end in [((84, 27), (74, 27)), ((61, 27), (52, 27)), ((33, 32), (22, 38))]:
         ax.annotate("", end, start, arrowprops=back)
-    ax.text(67, 37, "gradient", color=GRADIENT, ha="center", fontweight="bold")
+    ax.text(67, 36, "gradient", color=GRADIENT, ha="center", fontweight="bold")
     return fig
 
 
 def _box(ax: Axes, x: float, y: float, width: float, text: str, face: str) -> None:
-    options = {"boxstyle": "round,pad=0.3", "facecolor": face, "edgecolor": LINE}
-    ax.text(x + width / 2, y + 7, text, ha="center", va="center", fontsize=9, bbox=options)
+    style = {"boxstyle": "round,pad=0,rounding_size=1.5", "facecolor": face, "edgecolor": LINE}
+    ax.add_patch(FancyBboxPatch((x, y), width, 14, **style))
+    ax.text(x + width / 2, y + 7, text, ha="center", va="center", fontsize=9)
 
 
 def class_page(before: pd.Series, now: pd.Series, half: str, epoch: int) -> str:

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import torch
 import typer
 from PIL import Image
@@ -93,8 +94,9 @@ def prompt_settings() -> None:
     """Try learning rates on a data set that no result uses; the best ones are the defaults."""
     rows = grid.choose_settings(load_clip("emoji-clip", device="cpu"))
     command = "cocoop reproduce prompt-settings"
-    path = save_result("coop_cocoop_settings", rows, command, [1], "cpu")
-    typer.echo(f"wrote {path.name}: {rows}")
+    path = save_result("coop_cocoop_settings", rows, command, grid.SEEDS, "cpu")
+    means = pd.DataFrame(rows).groupby(["method", "lr"])[["base_val_loss", "base_val"]].mean()
+    typer.echo(f"wrote {path.name}\n{means}")
 
 
 @reproduce.command("hero")
