@@ -53,8 +53,10 @@ class Recipe:
     calm_from: float = 0.686  # share of the steps after which pictures are easy and all emoji
     calm_strength: float = 0.25  # of the augmentation then: the small towers underfit
     restart_at: float = 0.7545  # share of the steps after which the rate rises once more
-    restart_steps: int = 1900  # steps after that, down to zero again
+    restart_steps: int = 1900  # steps that its second cosine is laid out for
     restart_lr: float = 8e-4
+    cooldown_at: int = 1250  # steps after the restart at which the cosine is left
+    cooldown_steps: int = 300  # and the rate falls straight to zero, which is worth much
     bank_from: float = 0.1  # share of the steps after which the bank joins the loss
     tokens: int = 16  # captions are cut here: the longest name has 14 tokens
     held_out_share: float = 0.05  # of the emoji drawings, for the validation curve
@@ -75,7 +77,9 @@ class Recipe:
     @property
     def end(self) -> int:
         """Steps in all."""
-        return self.restart + self.restart_steps
+        if not self.restart_steps:
+            return self.steps
+        return self.restart + self.cooldown_at + self.cooldown_steps
 
 
 class Towers(torch.nn.Module):
@@ -194,15 +198,16 @@ class Run:
         return logits.masked_fill(off, -torch.inf)[:, self.emoji]
 
     def rate(self) -> float:
-        """Learning rate of this step: linear warm-up and a cosine, twice."""
+        """Learning rate of this step: two cosines with a warm-up each, the second cut short."""
         r = self.recipe
         if self.step < r.restart:
-            peak, step, warmup, steps = r.lr, self.step, r.warmup, r.steps
-        else:
-            peak, step, warmup, steps = r.restart_lr, self.step - r.restart, 50, r.restart_steps
-        if step < warmup:
-            return peak * (step + 1) / warmup
-        return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+            return _cosine(r.lr, self.step, r.warmup, r.steps)
+        since = self.step - r.restart
+        if since < r.cooldown_at:
+            return _cosine(r.restart_lr, since, 50, r.restart_steps)
+        left = r.cooldown_at + r.cooldown_steps - since
+        start = _cosine(r.restart_lr, r.cooldown_at, 50, r.restart_steps)
+        return start * left / r.cooldown_steps
 
     def update(self) -> float:
         """One optimiser step; returns the loss."""
@@ -277,6 +282,12 @@ class Run:
                 self.save()
                 losses = []
         (self.folder / "history.json").write_text(json.dumps(self.history))
+
+
+def _cosine(peak: float, step: int, warmup: int, steps: int) -> float:
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 def export(run: Run, target: Path) -> None:
