@@ -28,7 +28,7 @@ data_app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 # Modules that add commands of their own with register(app).
-for _module in ("cli_train", "reproduce"):
+for _module in ("cli_train", "cli_reproduce"):
     if importlib.util.find_spec(f"{__package__}.{_module}"):
         importlib.import_module(f".{_module}", __package__).register(app)
 

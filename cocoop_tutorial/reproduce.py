@@ -7,11 +7,8 @@
 
 import textwrap
 from pathlib import Path
-from typing import Annotated
 
-import pandas as pd
 import torch
-import typer
 from PIL import Image
 
 from . import prompt_learning as grid
@@ -24,13 +21,6 @@ from .frozen_clip import FrozenCLIP
 from .models import ZeroShotCLIP
 from .plots import image_grid
 from .results import save_result
-
-reproduce = typer.Typer(help="Make the measured results of the book again.", no_args_is_help=True)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds `cocoop reproduce ...` to the command line."""
-    app.add_typer(reproduce, name="reproduce")
 
 
 @torch.no_grad()
@@ -62,46 +52,41 @@ def zero_shot_row(clip: FrozenCLIP, name: str) -> dict:
     return row
 
 
-@reproduce.command("zero-shot")
-def zero_shot() -> None:
-    """Score emoji-clip, untrained on them, on every evaluation house and every emoji dataset."""
+def zero_shot() -> Path:
+    """Scores emoji-clip, untrained on them, on every evaluation house and emoji dataset."""
     clip = load_clip("emoji-clip", device="cpu")
     houses = {name: all_concepts(clip, name) for name in making.evaluation_packages()}
     rows = [zero_shot_row(clip, name) for name in emoji.NAMES]
     eleven = [row["all"] for row in rows if row["dataset"] not in emoji.SHIFTS]
     data = {"houses": houses, "datasets": rows, "mean_of_eleven": sum(eleven) / len(eleven)}
-    path = save_result("zero_shot", data, "cocoop reproduce zero-shot", device="cpu")
-    typer.echo(f"wrote {path.name}: {houses['noto']}, mean of eleven {data['mean_of_eleven']:.1f}")
+    return save_result("zero_shot", data, "cocoop reproduce zero-shot", device="cpu")
 
 
-@reproduce.command("prompt-learning")
-def prompt_learning(
-    method: Annotated[
-        list[str] | None, typer.Option(help="zero-shot, CoOp or CoCoOp; none means all.")
-    ] = None,
-) -> None:
-    """Train CoOp and CoCoOp on three emoji datasets with three seeds; goes on where it stopped."""
-    clip = load_clip("emoji-clip", device="cpu")
+def prompt_learning(methods: list[str] | None = None) -> Path:
+    """Trains CoOp and CoCoOp on three emoji datasets with three seeds; goes on where it stopped.
+
+    Args:
+        methods: Some of "zero-shot", "CoOp", "CoCoOp"; None means all.
+
+    Raises:
+        UnknownNameError: A method of another name.
+    """
     known = ("zero-shot", *grid.SETTINGS)
-    for name in method or ():
+    for name in methods or ():
         if name not in known:
             raise UnknownNameError(f"Unknown method {name!r}. {suggest(name, known)}")
-    typer.echo(f"wrote {grid.run_grid(clip, tuple(method or known)).name}")
+    return grid.run_grid(load_clip("emoji-clip", device="cpu"), tuple(methods or known))
 
 
-@reproduce.command("prompt-settings")
-def prompt_settings() -> None:
-    """Try learning rates on a data set that no result uses; the best ones are the defaults."""
+def prompt_settings() -> Path:
+    """Tries learning rates on a data set that no result uses; the best ones are the defaults."""
     rows = grid.choose_settings(load_clip("emoji-clip", device="cpu"))
     command = "cocoop reproduce prompt-settings"
-    path = save_result("coop_cocoop_settings", rows, command, grid.SEEDS, "cpu")
-    means = pd.DataFrame(rows).groupby(["method", "lr"])[["base_val_loss", "base_val"]].mean()
-    typer.echo(f"wrote {path.name}\n{means}")
+    return save_result("coop_cocoop_settings", rows, command, [1], "cpu")
 
 
-@reproduce.command("hero")
-def hero(to: Annotated[Path, typer.Argument(help="Picture to write.")]) -> None:
-    """Draw the README's picture: test images of each dataset, named by emoji-clip."""
+def hero(to: Path) -> None:
+    """Draws the README's picture: test images of each dataset, named by emoji-clip."""
     clip = load_clip("emoji-clip", device="cpu")
     pictures, captions = [], []
     for name in [n for n in emoji.NAMES if n not in emoji.SHIFTS]:

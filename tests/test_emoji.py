@@ -189,7 +189,6 @@ def test_sketch_is_black_and_white() -> None:
 def test_hard_images_come_from_the_candidates(datasets: dict[str, Dataset]) -> None:
     hard, candidates = making.hard_pictures(), set(making.hard_candidates())
     assert len(set(hard)) == len(hard) and set(hard) < candidates
-    assert json.loads(making.HARD_LIST.read_text())["candidates"] == len(candidates)
     files = {p.file for p in hard}
     stored = {"/".join(path.parts[-2:]) for path, _ in datasets["emoji_objects_a"].test.samples}
     assert stored == files

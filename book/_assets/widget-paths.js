@@ -11,4 +11,15 @@
       "@jupyter-widgets/html-manager/dist": manager,
     },
   };
+  // The widgets' scripts hand formulas to MathJax 2, whose queue MathJax 3 lacks: without one
+  // every widget with a label would stop there, on each page that has a formula.
+  var mathjax = window.MathJax;
+  Object.defineProperty(window, "MathJax", {
+    configurable: true,
+    get: function () { return mathjax; },
+    set: function (value) {
+      mathjax = value;
+      if (value && !value.Hub) value.Hub = { Queue: function () {} };
+    },
+  });
 })();
