@@ -81,7 +81,8 @@ def protocol_figure(
     """
     names = [*base, *new]
     labels = [data.classnames.index(name) for name in names]
-    fig, axes = figure(1, 3, figsize=(8, 0.5 * len(names) + 0.5), width_ratios=columns)
+    size = (8, 0.5 * len(names) + 0.5)
+    fig, axes = figure(1, 3, figsize=size, dpi=200, width_ratios=columns)
     for ax, split, places in zip(axes, ("train", "val", "test"), columns, strict=True):
         shown = labels if split == "test" else labels[: len(base)]
         image = split_sheet(data.split(split), shown, places)

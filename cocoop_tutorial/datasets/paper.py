@@ -81,6 +81,13 @@ def folder_of(name: str) -> str:
     return SOURCES[name].folder
 
 
+def template_of(name: str) -> str:
+    """The hand-made prompt of a data set; ImageNet and its shifts have the plain one."""
+    if name == "fgvc_aircraft":
+        return AIRCRAFT
+    return SOURCES[name].template if name in SOURCES else "a photo of a {}."
+
+
 def load_paper(name: str, root: Path) -> Dataset:
     """Loads one of the paper's data sets.
 
