@@ -31,7 +31,7 @@ def cosine_figure(images: Sequence[Drawn], texts: Sequence[str], cosines: Tensor
     """
     table = cosines.T.cpu()  # a row a text
     fig, (top, ax) = figure(
-        2, 1, figsize=(6.4, 4.9), height_ratios=(1, len(texts)), gridspec_kw={"hspace": 0}
+        2, 1, figsize=(5.6, 4.6), height_ratios=(1, len(texts)), gridspec_kw={"hspace": 0}
     )
     top.imshow(sheet([images], 96, 12), interpolation="lanczos", aspect="equal")
     top.axis("off")
@@ -62,7 +62,7 @@ def house_figure(concepts: Sequence[str], side: int = 64) -> Figure:
     """
     packages = [p for role in ("pretrain", "evaluate") for p in _emoji_packages(role)]
     rows = [[_drawing(p.name, slug, side) for p in packages] for slug in concepts]
-    fig, ax = figure(figsize=(6.8, 0.5 * len(concepts) + 2.0))
+    fig, ax = figure(figsize=(5.8, 0.42 * len(concepts) + 1.9))
     ax.imshow(sheet(rows, side, 8), interpolation="lanczos")
     places = [(side + 8) * i + side / 2 for i in range(len(packages))]
     ax.xaxis.tick_top()
@@ -108,7 +108,7 @@ def pretraining_figure(data: Mapping[str, Any]) -> Figure:
     """
     history, recipe = pd.DataFrame(data["history"]), data["recipe"]
     grow = recipe["small_share"] * recipe["images"] / (recipe["concepts"] * recipe["views"])
-    fig, axes = figure(1, 2, figsize=(6.8, 2.9))
+    fig, axes = figure(1, 2, figsize=(5.6, 2.5))
     shown = {"loss": "training loss", "val": "validation accuracy (%)"}
     for ax, (column, label) in zip(axes, shown.items(), strict=True):
         ax.plot(history.step, history[column], color=SEEN)
@@ -130,7 +130,7 @@ def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[
     for i in places:
         guess, truth = (result.classnames[k] for k in (result.predictions[i], result.labels[i]))
         captions.append(guess if guess == truth else f"{guess}?\nno: {truth}")
-    return image_grid(images, captions, columns=6, size=1.15)
+    return image_grid(images, captions, columns=6, size=1.0)
 
 
 @plt.rc_context(STYLE)
@@ -143,7 +143,7 @@ def template_figure(single: Mapping[str, float], ensembles: Mapping[str, float])
     """
     ordered = dict(sorted(single.items(), key=lambda item: -item[1]))
     kinds = {"CLIP": ordered, "CLIP ensemble": dict(ensembles)}
-    fig, ax = figure(figsize=(6.4, 0.3 * (len(single) + len(ensembles)) + 0.8))
+    fig, ax = figure(figsize=(5.4, 0.27 * (len(single) + len(ensembles)) + 0.7))
     place = 0
     for kind, values in kinds.items():
         places = range(place, place + len(values))

@@ -13,13 +13,16 @@ SIDE, GAP = 48, 4  # pixels of a picture, and between two of them
 Row = Sequence[Image.Image | None]
 
 
-def sheet(rows: Sequence[Row], side: int = SIDE, gap: int = GAP) -> Image.Image:
-    """Lays pictures out in rows on white; None leaves a place empty.
+def sheet(
+    rows: Sequence[Row], side: int = SIDE, gap: int = GAP, empty: str = "white"
+) -> Image.Image:
+    """Lays pictures out in rows on white.
 
     Args:
-        rows: Pictures of any size.
+        rows: Pictures of any size; None leaves a place empty.
         side: Width and height of a place, in pixels.
         gap: Pixels between two places.
+        empty: Colour of an empty place.
 
     Returns:
         One RGB image.
@@ -28,9 +31,11 @@ def sheet(rows: Sequence[Row], side: int = SIDE, gap: int = GAP) -> Image.Image:
     canvas = Image.new("RGB", (columns * step - gap, len(rows) * step - gap), "white")
     for y, row in enumerate(rows):
         for x, image in enumerate(row):
-            if image is not None:
+            if image is None:
+                small = Image.new("RGB", (side, side), empty)
+            else:
                 small = image.resize((side, side), Image.Resampling.LANCZOS)
-                canvas.paste(small, (x * step, y * step))
+            canvas.paste(small, (x * step, y * step))
     return canvas
 
 
@@ -46,7 +51,9 @@ def of_class(split: Split, label: int, limit: int | None = None) -> list[Image.I
     return [open_image(path) for path in paths[:limit]]
 
 
-def split_sheet(split: Split, labels: Sequence[int], columns: int, side: int = SIDE) -> Image.Image:
+def split_sheet(
+    split: Split, labels: Sequence[int], columns: int, side: int = SIDE, empty: str = "white"
+) -> Image.Image:
     """One row a class, with its first images; rows that have fewer are left open.
 
     Args:
@@ -54,12 +61,13 @@ def split_sheet(split: Split, labels: Sequence[int], columns: int, side: int = S
         labels: The classes, from top to bottom.
         columns: Places in a row.
         side: Pixels of a place.
+        empty: Colour of a place without a picture.
     """
     rows = []
     for label in labels:
         images: list[Image.Image | None] = [*of_class(split, label, columns)]
         rows.append(images + [None] * (columns - len(images)))
-    return sheet(rows, side)
+    return sheet(rows, side, empty=empty)
 
 
 def protocol_figure(
@@ -88,11 +96,11 @@ def protocol_figure(
         image = split_sheet(data.split(split), shown, places)
         _show_sheet(ax, image, {"train": "shots"}.get(split, split), len(names))
     step = SIDE + GAP
-    axes[0].set_yticks([(i + 0.5) * step - GAP / 2 for i in range(len(names))], names)
-    for tick, colour in zip(
-        axes[0].get_yticklabels(), [BASE] * len(base) + [NEW] * len(new), strict=True
-    ):
-        tick.set(color=colour, fontweight="bold")
+    halves = ["base"] * len(base) + ["new"] * len(new)
+    words = [f"{name} ({half})" for name, half in zip(names, halves, strict=True)]
+    axes[0].set_yticks([(i + 0.5) * step - GAP / 2 for i in range(len(names))], words)
+    for tick, half in zip(axes[0].get_yticklabels(), halves, strict=True):
+        tick.set(color={"base": BASE, "new": NEW}[half], fontweight="bold")
     middle = (len(base) + len(new) / 2) * step
     note = "new classes: no shots, only their names"
     axes[0].text(columns[0] * step / 2, middle, note, ha="center", va="center", style="italic")

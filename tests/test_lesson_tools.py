@@ -127,7 +127,11 @@ def test_protocol_figure_hides_the_shots_of_new_classes(
             make_image(tmp_path / "zoo" / name / f"{i}.png", 10 * k + i)
     fig = protocol_figure(ImageFolder(tmp_path / "zoo"), ["ant", "bee"], ["dog"], (4, 1, 2))
     shots, val, test = fig.axes
-    assert [t.get_text() for t in shots.get_yticklabels()] == ["ant", "bee", "dog"]
+    assert [t.get_text() for t in shots.get_yticklabels()] == [
+        "ant (base)",
+        "bee (base)",
+        "dog (new)",
+    ]
     heights = [ax.images[0].get_array().shape[0] for ax in (shots, val, test)]
     assert heights[0] == heights[1] < heights[2]
     assert "no shots" in shots.texts[0].get_text()

@@ -40,8 +40,9 @@ def check_classify(classify: Classify, clip: FrozenCLIP) -> None:
     got = classify(clip, images, names, template)
     if _missing(got, "classify"):
         return
+    got = got.cpu()
     model = ZeroShotCLIP(clip, names, template)
-    wanted = model(images).softmax(dim=1)
+    logits = model(images).cpu()
     assert tuple(got.shape) == (2, 3), (
         f"The shape is {list(got.shape)}, not [B, K] = [2, 3]: one row an image, one column a "
         "class. Multiply image features by the transposed text features."
@@ -50,15 +51,15 @@ def check_classify(classify: Classify, clip: FrozenCLIP) -> None:
     assert torch.allclose(sums, torch.ones_like(sums), atol=1e-3), (
         "The rows do not sum to 1. Take the softmax over the classes, dim=1."
     )
-    bare = (model(images) / clip.logit_scale).softmax(dim=1)
+    bare = (logits / clip.logit_scale.cpu()).softmax(dim=1)
     assert not torch.allclose(got, bare, atol=1e-3), (
         "The probabilities are nearly equal: multiply the cosines by clip.logit_scale first."
     )
-    other = ZeroShotCLIP(clip, names, "{}")(images).softmax(dim=1)
+    other = ZeroShotCLIP(clip, names, "{}")(images).softmax(dim=1).cpu()
     assert not torch.allclose(got, other, atol=1e-3), (
         "You encoded the bare names. Put each into the template: template.format(name)."
     )
-    assert torch.allclose(got, wanted, atol=1e-3), (
+    assert torch.allclose(got, logits.softmax(dim=1), atol=1e-3), (
         "The probabilities differ from ZeroShotCLIP's. Use clip.encode_image and "
         "clip.encode_text, whose features already have length 1."
     )
