@@ -78,7 +78,7 @@ def browser_context() -> Iterator[BrowserContext]:
             args=FLAGS,
             viewport={"width": 1280, "height": 900},
         )
-        context.set_default_timeout(float(os.environ.get("COCOOP_BROWSER_MS", 30_000)))
+        context.set_default_timeout(float(os.environ.get("COCOOP_BROWSER_MS", 180_000)))
         yield context
         context.close()
 
