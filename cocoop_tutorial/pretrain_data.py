@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from open_clip.tokenizer import SimpleTokenizer
 
 from cocoop_tutorial.datasets.emoji import drawings, sources
+from cocoop_tutorial.errors import UnknownNameError, suggest
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, so that its preprocessing fits
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -37,9 +38,10 @@ class Corpus:
     """Drawings by concept, with captions tokenised ahead of training.
 
     Attributes:
-        pixels: for each training size, the drawings [N, 4, S, S] uint8, premultiplied, at
-            about the scale at which the augmentation samples them.
-        members: for each concept, the rows of its training drawings.
+        pixels: the drawings [N, 4, S, S] uint8, premultiplied, at about the scale at which the
+            augmentation samples them.
+        members: for each concept, the rows of its training drawings; an emoji's drawing stands
+            there twice, an icon of the same name once, and is drawn half as often.
         captions: for each concept, token ids [n_captions, context] in the compact vocabulary.
         concept_names: for each concept, its name.
         is_emoji: bool [n_concepts]; the rest are general icons.
@@ -49,7 +51,7 @@ class Corpus:
         vocabulary: CLIP token ids in use; compact id i stands for vocabulary[i].
     """
 
-    pixels: dict[int, torch.Tensor]
+    pixels: torch.Tensor
     members: list[np.ndarray]
     captions: list[torch.Tensor]
     concept_names: list[str]
@@ -68,7 +70,7 @@ class Corpus:
 
 Draw = Callable[..., torch.Tensor]  # (low, high, *shape) or (middle, spread, *shape) -> [B, ...]
 Chance = Callable[[float], torch.Tensor]  # probability -> bool [B]
-SIZES = {32: 40, 64: 72}  # training size -> side of the stored drawings
+SIZE, STORED = 64, 72  # pixels of a training picture and of a stored drawing
 _tokenizer = SimpleTokenizer()
 START, END = _tokenizer.sot_token_id, _tokenizer.eot_token_id
 _encoded: dict[str, list[int]] = {}
@@ -98,21 +100,33 @@ def load_corpus(length: int, held_out_share: float, without_house: str, seed: in
         held_out_share: share of the emoji drawings that is kept for validation.
         without_house: a pretraining house to leave out of training and validate on, or "".
         seed: of the held-out draw.
+
+    Raises:
+        UnknownNameError: no pretraining house is called `without_house`.
     """
+    packages = [p for p in sources.PACKAGES if p.role == "pretrain"]
+    houses = {p.house for p in packages}
+    if without_house and without_house not in houses:
+        raise UnknownNameError(
+            f"No pretraining house {without_house!r}. {suggest(without_house, houses)}"
+        )
     rng = np.random.default_rng(seed)
     known = {c.slug: c for c in sources.concepts()}
+    by_name = {alias: c for c in known.values() for alias in c.aliases}
+    by_name |= {sources.squash(c.name): c for c in known.values()}
     rows: dict[str, list[int]] = {}
     texts: dict[str, set[str]] = {}
     names: dict[str, str] = {}
     emoji: set[str] = set()
     stacks, mono, flips, held = [], [], [], []
     offset = 0
-    for package in [p for p in sources.PACKAGES if p.role == "pretrain"]:
+    for package in packages:
         loaded = drawings.load(package.name)
         stacks.append(np.asarray(loaded.rgba))
         for i, key in enumerate(loaded.keys):
-            concept = known.get(key) if package.emoji else None
-            name = concept.name if concept else _icon_name(package.name, key)
+            name = _icon_name(package.name, key)
+            concept = known.get(key) if package.emoji else by_name.get(sources.squash(name))
+            name = concept.name if concept else name
             slot = concept.slug if concept else f"icon:{sources.squash(name)}"
             names[slot] = name
             subgroup = concept.subgroup if concept else "icon"
@@ -123,10 +137,10 @@ def load_corpus(length: int, held_out_share: float, without_house: str, seed: in
             words = (name, *(concept.keywords if concept else ()))
             texts.setdefault(slot, set()).update(_captions(words, subgroup, package.style, rng))
             apart = package.house == without_house or rng.random() < held_out_share
-            if concept and apart:
+            if concept and package.emoji and apart:
                 held.append((offset + i, slot))
             else:
-                rows.setdefault(slot, []).append(offset + i)
+                rows.setdefault(slot, []).extend([offset + i] * (2 if package.emoji else 1))
         offset += len(loaded.keys)
     slots = [s for s in names if s in rows]
     index = {s: i for i, s in enumerate(slots)}
@@ -137,14 +151,14 @@ def load_corpus(length: int, held_out_share: float, without_house: str, seed: in
     compact[used] = np.arange(len(used))
     kept = [(row, index[s]) for row, s in held if s in index]
     return Corpus(
-        pixels={size: shrink(stacks, side) for size, side in SIZES.items()},
+        pixels=shrink(stacks, STORED),
         members=[np.array(rows[s]) for s in slots],
         captions=[torch.from_numpy(compact[np.array(c)]) for c in captions],
         concept_names=[names[s] for s in slots],
         is_emoji=np.array([s in emoji for s in slots]),
         mono=torch.tensor(mono),
         flippable=torch.tensor(flips),
-        held_out=tuple(np.array(kept, dtype=np.int64).T),
+        held_out=tuple(np.array(kept, dtype=np.int64).reshape(-1, 2).T),
         vocabulary=np.array(used),
     )
 
@@ -217,10 +231,10 @@ def normalise(rgb: torch.Tensor) -> torch.Tensor:
     return (rgb - mean) / std
 
 
-def plain(pixels: torch.Tensor, size: int) -> torch.Tensor:
-    """Drawings on white, [B, 4, S, S] uint8 -> normalised [B, 3, size, size]."""
+def plain(pixels: torch.Tensor) -> torch.Tensor:
+    """Drawings on white, [B, 4, S, S] uint8 -> normalised [B, 3, 64, 64]."""
     x = pixels.float() / 255
-    x = F.interpolate(x, (size, size), mode="bicubic", antialias=True)
+    x = F.interpolate(x, (SIZE, SIZE), mode="bicubic", antialias=True)
     return normalise((x[:, :3] + 1 - x[:, 3:]).clamp(0, 1))
 
 
@@ -228,7 +242,6 @@ def augment(
     pixels: torch.Tensor,
     mono: torch.Tensor,
     flippable: torch.Tensor,
-    size: int,
     seed: tuple[int, int],
     strength: float = 1.0,
 ) -> torch.Tensor:
@@ -238,12 +251,11 @@ def augment(
         pixels: [B, 4, S, S] uint8 drawings, premultiplied.
         mono: bool [B]; these may take any colour.
         flippable: bool [B].
-        size: side of the result in pixels.
         seed: of every random choice.
         strength: 0 to 1, scales every range and chance; training starts low, or it starts slowly.
 
     Returns:
-        [B, 3, size, size], normalised.
+        [B, 3, 64, 64], normalised.
     """
     g = torch.Generator().manual_seed(seed[0] * 1_000_003 + seed[1])
     n = len(pixels)
@@ -260,17 +272,17 @@ def augment(
     x = pixels.float().div_(255)
     recolour = mono & chance(0.7)
     x[recolour, :3] = uniform(0, 1, 3, 1, 1)[recolour] * x[recolour, 3:]
-    poses = _poses(uniform, around, flippable & chance(0.5), n, size)
+    poses = _poses(uniform, around, flippable & chance(0.5), n)
     x = F.grid_sample(x, poses, align_corners=False)
-    background = _backgrounds(uniform, chance, size)
+    background = _backgrounds(uniform, chance)
     rgb = _jitter(x[:, :3] + background * (1 - x[:, 3:]), uniform, around, chance)
     return normalise(rgb)
 
 
-def _poses(uniform: Draw, around: Draw, flip: torch.Tensor, n: int, size: int) -> torch.Tensor:
-    """Sampling grids [B, size, size, 2] of random turns, zooms, shears and shifts."""
-    angle = around(0, 0.35)
-    zoom = 1 / around(0.86, 0.24)
+def _poses(uniform: Draw, around: Draw, flip: torch.Tensor, n: int) -> torch.Tensor:
+    """Sampling grids [B, 64, 64, 2] of random turns, zooms, shears and shifts."""
+    angle = around(0, 0.5)
+    zoom = 1 / around(0.84, 0.26)
     shear, stretch = around(0, 0.15), around(1, 0.13)
     cos, sin = angle.cos(), angle.sin()
     across = torch.where(flip, -zoom, zoom) * stretch
@@ -279,18 +291,18 @@ def _poses(uniform: Draw, around: Draw, flip: torch.Tensor, n: int, size: int) -
     theta = torch.stack(
         [across * cos, zoom * (shear - sin), shift[:, 0], across * sin, zoom * cos, shift[:, 1]], 1
     )
-    return F.affine_grid(theta.view(n, 2, 3), (n, 4, size, size), align_corners=False)
+    return F.affine_grid(theta.view(n, 2, 3), (n, 4, SIZE, SIZE), align_corners=False)
 
 
-def _backgrounds(uniform: Draw, chance: Chance, size: int) -> torch.Tensor:
-    """White, plain, graded or cloudy backgrounds [B, 3, size, size]."""
-    ones = torch.ones(1, 1, size, size)
+def _backgrounds(uniform: Draw, chance: Chance) -> torch.Tensor:
+    """White, plain, graded or cloudy backgrounds [B, 3, 64, 64]."""
+    ones = torch.ones(1, 1, SIZE, SIZE)
     first, second = uniform(0, 1, 3, 1, 1), uniform(0, 1, 3, 1, 1)
-    ramp = torch.linspace(0, 1, size).view(1, 1, size, 1)
+    ramp = torch.linspace(0, 1, SIZE).view(1, 1, SIZE, 1)
     result = first * ones
-    graded, cloudy, white = chance(0.4), chance(0.3), ~chance(0.6)
+    graded, cloudy, white = chance(0.4), chance(0.3), ~chance(0.9)
     result[graded] = (first + (second - first) * ramp * ones)[graded]
-    clouds = F.interpolate(uniform(0, 1, 3, 5, 5), (size, size), mode="bicubic").clamp(0, 1)
+    clouds = F.interpolate(uniform(0, 1, 3, 5, 5), (SIZE, SIZE), mode="bicubic").clamp(0, 1)
     result[cloudy] = clouds[cloudy]
     result[white] = 1
     return result
@@ -312,9 +324,8 @@ def _jitter(rgb: torch.Tensor, uniform: Draw, around: Draw, chance: Chance) -> t
     if soft.any():
         small = F.avg_pool2d(rgb[soft], 2)
         rgb[soft] = F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
-    size = rgb.shape[-1]
-    holes, corner = chance(0.2), (uniform(0, 0.7, 2) * size).long()
-    side = (uniform(0.15, 0.3) * size).long()
+    holes, corner = chance(0.2), (uniform(0, 0.7, 2) * SIZE).long()
+    side = (uniform(0.15, 0.3) * SIZE).long()
     for i in holes.nonzero().flatten().tolist():
         y, x = corner[i].tolist()
         rgb[i, :, y : y + int(side[i]), x : x + int(side[i])] = rgb[i].mean((1, 2), keepdim=True)

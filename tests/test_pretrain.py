@@ -1,0 +1,130 @@
+"""Pretraining of emoji-clip: what it may see, its loss, its picking up again, its export."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip.loss import ClipLoss
+
+from cocoop_tutorial import load_clip, pretrain
+from cocoop_tutorial import pretrain_data as pairs
+from cocoop_tutorial.datasets.emoji import sources
+from cocoop_tutorial.errors import UnknownNameError
+
+SHORT = pretrain.Recipe(images=6 * 48, concepts=24, views=2, warmup=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_packages() -> None:
+    """One set of emoji and one of icons: enough for the machinery, and quick to draw."""
+    kept = tuple(p for p in sources.PACKAGES if p.name in ("emojione-v1", "flat-color-icons"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "PACKAGES", kept)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(few_packages: None, tmp_path_factory: pytest.TempPathFactory) -> pretrain.Run:
+    run = pretrain.Run(SHORT, tmp_path_factory.mktemp("whole"), "cpu")
+    run.train(every=2)
+    return run
+
+
+def test_loss_is_clips_own_with_one_view() -> None:
+    f, t = (torch.nn.functional.normalize(torch.randn(6, 8), dim=1) for _ in range(2))
+    ours = pretrain.contrastive_loss(f, t, torch.tensor(7.0), 1, torch.zeros(6, 0))
+    torch.testing.assert_close(ours, ClipLoss()(f, t, torch.tensor(7.0)))
+
+
+def test_views_share_one_caption() -> None:
+    t = torch.eye(4)
+    matched, mixed = t.repeat_interleave(3, 0), t.repeat(3, 1)
+    losses = [
+        pretrain.contrastive_loss(f, t, torch.tensor(20.0), 3, torch.zeros(12, 0))
+        for f in (matched, mixed)
+    ]
+    torch.testing.assert_close(losses[0], torch.tensor(3.0).log() / 2, atol=1e-4, rtol=0)
+    assert losses[1] > losses[0] + 5
+
+
+def test_captions_outside_the_batch_count_against_an_image() -> None:
+    f = t = torch.eye(4)
+    far, near = torch.full((4, 2), -torch.inf), torch.full((4, 2), 30.0)
+    plain = pretrain.contrastive_loss(f, t, torch.tensor(9.0), 1, torch.zeros(4, 0))
+    torch.testing.assert_close(pretrain.contrastive_loss(f, t, torch.tensor(9.0), 1, far), plain)
+    assert pretrain.contrastive_loss(f, t, torch.tensor(9.0), 1, near) > plain + 5
+
+
+def test_an_icon_named_like_an_emoji_joins_it(finished: pretrain.Run) -> None:
+    corpus = finished.corpus
+    assert len(set(corpus.concept_names)) > 0.99 * len(corpus.concept_names)
+    clock = corpus.concept_names.index("alarm clock")
+    rows, times = np.unique(corpus.members[clock], return_counts=True)
+    assert corpus.is_emoji[clock]
+    assert sorted(times) == [1, 2]  # the icon, and the emoji twice as often
+    assert bool(corpus.mono[rows].any()) is False  # both of these sets are in colour
+
+
+def test_a_house_can_be_held_out_to_choose_the_recipe_by() -> None:
+    corpus = pairs.load_corpus(16, 0.0, "JoyPixels", seed=0)
+    rows, concepts = corpus.held_out
+    assert len(rows) > 10  # the concepts that the icons draw as well
+    assert not set(rows) & set(np.concatenate(corpus.members))
+    assert corpus.is_emoji[concepts].all()
+    with pytest.raises(UnknownNameError, match=r"'JoyPixel'.*mean 'JoyPixels'"):
+        pairs.load_corpus(16, 0.0, "JoyPixel", seed=0)
+
+
+def test_augmentation_is_seeded_and_grows_with_strength(finished: pretrain.Run) -> None:
+    c, rows = finished.corpus, np.arange(32)
+
+    def augment(seed: int, strength: float) -> torch.Tensor:
+        picked = c.pixels[rows], c.mono[rows], c.flippable[rows]
+        return pairs.augment(*picked, (0, seed), strength)
+
+    assert augment(1, 0.5).shape == (32, 3, 64, 64)
+    assert torch.equal(augment(1, 0.5), augment(1, 0.5))
+    assert not torch.equal(augment(1, 0.5), augment(2, 0.5))
+    plain = pairs.plain(c.pixels[rows])
+    change = [(augment(1, s) - plain).abs().mean() for s in (0.1, 1.0)]
+    assert change[0] < change[1]
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(finished: pretrain.Run, tmp_path: Path) -> None:
+    first = pretrain.Run(SHORT, tmp_path, "cpu")
+    for _ in range(2):
+        first.update()
+    first.save()
+    second = pretrain.Run(SHORT, tmp_path, "cpu")
+    second.resume()
+    assert second.step == 2
+    second.train(every=2)
+    for name, value in finished.towers.state_dict().items():
+        assert torch.equal(value, second.towers.state_dict()[name]), name
+    assert second.history == finished.history[1:]
+    assert (tmp_path / "history.json").exists()
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(finished: pretrain.Run) -> None:
+    other = pretrain.Run(replace(SHORT, lr=1.0), finished.folder, "cpu")
+    with pytest.raises(SystemExit, match=r"checkpoint\.pt is of another recipe"):
+        other.resume()
+
+
+def test_plain_open_clip_loads_the_export(finished: pretrain.Run, tmp_path: Path) -> None:
+    pretrain.export(finished, tmp_path)
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
+    model.eval(), finished.towers.eval()  # BatchNorm: batch statistics otherwise
+    pixels = pairs.plain(finished.corpus.pixels[:4])
+    tokens = finished.corpus.captions[0][:3]
+    full = torch.from_numpy(finished.corpus.vocabulary)[tokens]
+    wide = torch.nn.functional.pad(full, (0, 32 - full.shape[1]))
+    with torch.no_grad():
+        ours = finished.towers.image(pixels), finished.towers.text(tokens, finished.end)
+        theirs = model.encode_image(pixels, normalize=True), model.encode_text(wide, normalize=True)
+    for one, two in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, two, atol=5e-3, rtol=0)  # the export is fp16
+    assert load_clip(f"local-dir:{tmp_path}").image_size == preprocess.transforms[0].size == 64
