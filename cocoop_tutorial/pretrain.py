@@ -39,16 +39,15 @@ MODEL = {
 class Recipe:
     """Settings of a pretraining run."""
 
-    images: int = 2_000_000  # augmented pictures seen
-    concepts: int = 96  # a batch's captions, all different
-    views: int = 2  # drawings of each: two houses under one caption
-    emoji_share: float = 0.9  # of the captions; the rest are general icons
-    lr: float = 1.2e-3
+    images: int = 1_400_000  # augmented pictures seen
+    batch: int = 256  # pairs of a picture and a caption, no concept twice
+    emoji_share: float = 0.95  # of the pairs; the rest are general icons
+    lr: float = 1e-3
     weight_decay: float = 0.05
-    warmup: int = 300  # steps
+    warmup: int = 200  # steps
     strength: float = 0.5  # of the augmentation at its end
     ramp: float = 0.6  # share of the steps over which it gets there: the small towers underfit
-    bank_from: float = 0.05  # share of the steps after which the bank joins the loss
+    bank_from: float = 0.25  # share of the steps after which the bank joins the loss
     tokens: int = 16  # captions are cut here: the longest name has 14 tokens
     held_out_share: float = 0.05  # of the emoji drawings, for the validation curve
     without_house: str = ""  # a pretraining house to validate on, for choosing the recipe
@@ -57,7 +56,7 @@ class Recipe:
     @property
     def steps(self) -> int:
         """Optimiser steps in all."""
-        return self.images // (self.concepts * self.views)
+        return self.images // self.batch
 
 
 class Towers(torch.nn.Module):
@@ -81,9 +80,18 @@ class Towers(torch.nn.Module):
         return F.normalize(run(x.contiguous(memory_format=torch.channels_last)).float(), dim=-1)
 
     def text(self, tokens: torch.Tensor, end: int) -> torch.Tensor:
-        """Compact token ids [T, L] -> [T, E], normalised; cut after the batch's last end token."""
+        """Compact token ids [T, L] -> [T, E], normalised.
+
+        Captions go through in four groups of like length, each cut after its last end token.
+        """
         ends = (tokens == end).int().argmax(dim=1)
-        length = 4 * math.ceil((int(ends.max()) + 1) / 4)  # few shapes: CPU kernels are cached
+        order = ends.argsort()
+        parts = order.tensor_split(min(4, len(order)))
+        groups = [self._captions(tokens[part], ends[part]) for part in parts]
+        return torch.cat(groups)[order.argsort()]
+
+    def _captions(self, tokens: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        length = 2 * math.ceil((int(ends.max()) + 1) / 2)  # few shapes: CPU kernels are cached
         clip, tokens = self.clip, tokens[:, :length]
         x = clip.token_embedding(tokens) + clip.positional_embedding[: tokens.shape[1]]
         x = clip.transformer(x, attn_mask=clip.attn_mask[: x.shape[1], : x.shape[1]])
@@ -92,25 +100,21 @@ class Towers(torch.nn.Module):
 
 
 def contrastive_loss(
-    f: torch.Tensor, t: torch.Tensor, scale: torch.Tensor, views: int, others: torch.Tensor
+    f: torch.Tensor, t: torch.Tensor, scale: torch.Tensor, others: torch.Tensor
 ) -> torch.Tensor:
-    """Symmetric contrastive loss of T captions with `views` images each, B = T * views.
+    """Symmetric contrastive loss of CLIP (2103.00020, figure 3), with captions of other batches.
 
     Args:
-        f: image features [B, E], normalised; the images of a caption stand together.
-        t: text features [T, E], normalised.
+        f: image features [B, E], normalised.
+        t: text features [B, E], normalised; caption i belongs to image i and to no other.
         scale: the logit scale.
-        views: images of one caption. With 1 this is the loss of CLIP (2103.00020), figure 3.
-        others: logits [B, X] against X captions from outside the batch; X may be 0.
+        others: features [X, E] of captions that belong to no image of the batch; X may be 0.
 
     Introduced in chapter 1.
     """
-    label = torch.arange(len(t), device=f.device).repeat_interleave(views)
-    logits = scale * f @ t.T  # [B, T]
-    to_text = F.cross_entropy(torch.cat([logits, others], 1), label)
-    share = F.one_hot(label, len(t)).T / views  # [T, B]
-    to_image = F.cross_entropy(logits.T, share.float())
-    return (to_text + to_image) / 2
+    logits = scale * f @ torch.cat([t, others]).T  # [B, B + X]
+    label = torch.arange(len(f), device=f.device)
+    return (F.cross_entropy(logits, label) + F.cross_entropy(logits[:, : len(f)].T, label)) / 2
 
 
 class Run:
@@ -130,39 +134,34 @@ class Run:
             {"params": others, "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
-        width = MODEL["embed_dim"]
-        self.bank = torch.zeros(len(self.corpus.members), width, device=device)
-        self.emoji = torch.from_numpy(self.corpus.is_emoji).to(device)
+        self.bank = torch.zeros(len(self.corpus.members), MODEL["embed_dim"], device=device)
         self.step, self.history, self.seconds = 0, [], 0.0
 
     def loss(self) -> torch.Tensor:
-        """Symmetric contrastive loss of one batch; the bank adds captions of earlier batches.
+        """Contrastive loss of this step's batch; the bank adds captions of earlier batches.
 
-        A concept comes up every dozen steps, so its banked caption is nearly fresh. Each image
-        is thus told from all concepts at once, for the price of one matrix product.
+        An emoji comes up every seven steps, so its banked caption is nearly fresh. Each image is
+        thus told from all emoji at once, for the price of one matrix product.
         """
         r, c = self.recipe, self.corpus
         seed = (r.seed, self.step)
-        rows, concepts, tokens = pairs.draw_batch(c, r.concepts, r.views, r.emoji_share, seed)
+        rows, concepts, tokens = pairs.draw_batch(c, r.batch, r.emoji_share, seed)
         strength = r.strength * min(1.0, 0.1 + self.step / (r.ramp * r.steps))
         images = pairs.augment(c.pixels[rows], c.mono[rows], c.flippable[rows], seed, strength)
         with torch.autocast(self.device, torch.bfloat16):
             f = self.towers.image(images.to(self.device))  # [B, E]
-            t = self.towers.text(tokens.to(self.device), self.end)  # [T, E]
-        scale = self.towers.clip.logit_scale.exp()
-        chosen = torch.from_numpy(concepts).to(self.device)
-        loss = contrastive_loss(f, t, scale, r.views, self.stale(scale * f, chosen))
-        self.bank[chosen] = t.detach()
-        return loss
+            t = self.towers.text(tokens.to(self.device), self.end)  # [B, E]
+        others = self.stale(concepts)
+        self.bank[concepts] = t.detach()
+        return contrastive_loss(f, t, self.towers.clip.logit_scale.exp(), others)
 
-    def stale(self, f: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """Logits [B, emoji concepts] against banked captions; -inf where there is none to use."""
+    def stale(self, concepts: np.ndarray) -> torch.Tensor:
+        """Banked features [X, E] of the emoji captions outside the batch; none at first."""
         if self.step < self.recipe.bank_from * self.recipe.steps:
-            return f[:, :0]
-        off = self.bank.abs().sum(1) == 0
-        off[chosen] = True  # in the batch already
-        banked = self.bank[self.emoji]  # a copy: the bank changes before backward
-        return (f @ banked.T).masked_fill(off[self.emoji], -torch.inf)
+            return self.bank[:0]
+        wanted = self.corpus.is_emoji.copy()
+        wanted[concepts] = False
+        return self.bank[np.flatnonzero(wanted)]
 
     def rate(self) -> float:
         """Learning rate of this step: a linear warm-up, then a cosine down to zero."""

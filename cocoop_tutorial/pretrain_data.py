@@ -191,25 +191,22 @@ def _captions(
 
 
 def draw_batch(
-    corpus: Corpus, concepts: int, views: int, emoji_share: float, seed: tuple[int, int]
+    corpus: Corpus, size: int, emoji_share: float, seed: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
-    """Draws distinct concepts and `views` drawings of each.
+    """Draws distinct concepts, and a drawing and a caption of each.
 
     Returns:
-        rows [concepts * views] into the drawings, concept ids [concepts], tokens [concepts, L].
+        rows [size] into the drawings, concept ids [size], tokens [size, L].
     """
     rng = np.random.default_rng(seed)
     emoji, icons = np.flatnonzero(corpus.is_emoji), np.flatnonzero(~corpus.is_emoji)
-    n_emoji = round(concepts * emoji_share)
+    n_emoji = round(size * emoji_share)
     chosen = np.concatenate(
-        [rng.choice(emoji, n_emoji, replace=False), rng.choice(icons, concepts - n_emoji, False)]
+        [rng.choice(emoji, n_emoji, replace=False), rng.choice(icons, size - n_emoji, False)]
     )
-    rows = []
-    for c in chosen:
-        members = corpus.members[c]
-        rows.append(rng.choice(members, views, replace=len(members) < views))
+    rows = np.array([rng.choice(corpus.members[c]) for c in chosen])
     tokens = [corpus.captions[c][rng.integers(len(corpus.captions[c]))] for c in chosen]
-    return np.concatenate(rows), chosen, torch.stack(tokens)
+    return rows, chosen, torch.stack(tokens)
 
 
 def shrink(stacks: list[np.ndarray], side: int) -> torch.Tensor:
@@ -273,7 +270,8 @@ def augment(
     recolour = mono & chance(0.7)
     x[recolour, :3] = uniform(0, 1, 3, 1, 1)[recolour] * x[recolour, 3:]
     poses = _poses(uniform, around, flippable & chance(0.5), n)
-    x = F.grid_sample(x, poses, align_corners=False)
+    x = F.grid_sample(x, poses + _warp(around), align_corners=False)
+    x[:, :3] *= _light(around)
     background = _backgrounds(uniform, chance)
     rgb = _jitter(x[:, :3] + background * (1 - x[:, 3:]), uniform, around, chance)
     return normalise(rgb)
@@ -292,6 +290,18 @@ def _poses(uniform: Draw, around: Draw, flip: torch.Tensor, n: int) -> torch.Ten
         [across * cos, zoom * (shear - sin), shift[:, 0], across * sin, zoom * cos, shift[:, 1]], 1
     )
     return F.affine_grid(theta.view(n, 2, 3), (n, 4, SIZE, SIZE), align_corners=False)
+
+
+def _warp(around: Draw) -> torch.Tensor:
+    """Smooth shifts [B, 64, 64, 2] of sampling points: no two houses agree on proportions."""
+    field = F.interpolate(around(0, 0.16, 2, 4, 4), (SIZE, SIZE), mode="bicubic")
+    return field.permute(0, 2, 3, 1)
+
+
+def _light(around: Draw) -> torch.Tensor:
+    """Smooth shade [B, 1, 64, 64], at most 1: some houses shade what others paint flat."""
+    field = F.interpolate(around(0.9, 0.4, 1, 3, 3), (SIZE, SIZE), mode="bilinear")
+    return field.clamp(0, 1)
 
 
 def _backgrounds(uniform: Draw, chance: Chance) -> torch.Tensor:

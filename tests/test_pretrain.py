@@ -14,7 +14,7 @@ from cocoop_tutorial import pretrain_data as pairs
 from cocoop_tutorial.datasets.emoji import sources
 from cocoop_tutorial.errors import UnknownNameError
 
-SHORT = pretrain.Recipe(images=6 * 48, concepts=24, views=2, warmup=2)
+SHORT = pretrain.Recipe(images=6 * 48, batch=48, warmup=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,29 +33,38 @@ def finished(few_packages: None, tmp_path_factory: pytest.TempPathFactory) -> pr
     return run
 
 
-def test_loss_is_clips_own_with_one_view() -> None:
+def test_loss_is_clips_own() -> None:
     f, t = (torch.nn.functional.normalize(torch.randn(6, 8), dim=1) for _ in range(2))
-    ours = pretrain.contrastive_loss(f, t, torch.tensor(7.0), 1, torch.zeros(6, 0))
+    ours = pretrain.contrastive_loss(f, t, torch.tensor(7.0), t[:0])
     torch.testing.assert_close(ours, ClipLoss()(f, t, torch.tensor(7.0)))
 
 
-def test_views_share_one_caption() -> None:
-    t = torch.eye(4)
-    matched, mixed = t.repeat_interleave(3, 0), t.repeat(3, 1)
-    losses = [
-        pretrain.contrastive_loss(f, t, torch.tensor(20.0), 3, torch.zeros(12, 0))
-        for f in (matched, mixed)
-    ]
-    torch.testing.assert_close(losses[0], torch.tensor(3.0).log() / 2, atol=1e-4, rtol=0)
-    assert losses[1] > losses[0] + 5
+def test_captions_outside_the_batch_count_against_its_images() -> None:
+    eye, scale = torch.eye(6), torch.tensor(9.0)
+    f = t = eye[:3]
+    alone = pretrain.contrastive_loss(f, t, scale, t[:0])
+    unlike = pretrain.contrastive_loss(f, t, scale, eye[3:])
+    like = pretrain.contrastive_loss(f, t, scale, eye[:2])
+    assert alone < unlike < unlike + 0.1 < like
 
 
-def test_captions_outside_the_batch_count_against_an_image() -> None:
-    f = t = torch.eye(4)
-    far, near = torch.full((4, 2), -torch.inf), torch.full((4, 2), 30.0)
-    plain = pretrain.contrastive_loss(f, t, torch.tensor(9.0), 1, torch.zeros(4, 0))
-    torch.testing.assert_close(pretrain.contrastive_loss(f, t, torch.tensor(9.0), 1, far), plain)
-    assert pretrain.contrastive_loss(f, t, torch.tensor(9.0), 1, near) > plain + 5
+def test_the_bank_holds_every_emoji_outside_the_batch(finished: pretrain.Run) -> None:
+    c = finished.corpus
+    batch = np.flatnonzero(c.is_emoji)[:40]
+    assert len(finished.stale(batch)) == c.is_emoji.sum() - 40
+    early = pretrain.Run(SHORT, finished.folder, "cpu")
+    assert len(early.stale(batch)) == 0  # features of an untrained tower say nothing
+
+
+def test_no_concept_comes_twice_in_a_batch(finished: pretrain.Run) -> None:
+    c = finished.corpus
+    owner = {row: concept for concept, rows in enumerate(c.members) for row in rows}
+    rows, concepts, tokens = pairs.draw_batch(c, 64, 0.75, (0, 1))
+    assert [owner[row] for row in rows] == concepts.tolist()
+    assert len(set(concepts)) == len(tokens) == 64
+    assert c.is_emoji[concepts].sum() == 48
+    for concept, caption in zip(concepts, tokens, strict=True):
+        assert (c.captions[concept] == caption).all(1).any()
 
 
 def test_an_icon_named_like_an_emoji_joins_it(finished: pretrain.Run) -> None:
@@ -76,6 +85,15 @@ def test_a_house_can_be_held_out_to_choose_the_recipe_by() -> None:
     assert corpus.is_emoji[concepts].all()
     with pytest.raises(UnknownNameError, match=r"'JoyPixel'.*mean 'JoyPixels'"):
         pairs.load_corpus(16, 0.0, "JoyPixel", seed=0)
+
+
+def test_captions_of_unlike_length_do_not_disturb_each_other(finished: pretrain.Run) -> None:
+    captions = torch.cat([c[:2] for c in finished.corpus.captions[:9]])
+    finished.towers.eval()
+    with torch.no_grad():
+        together = finished.towers.text(captions, finished.end)
+        alone = torch.cat([finished.towers.text(c[None], finished.end) for c in captions])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
 def test_augmentation_is_seeded_and_grows_with_strength(finished: pretrain.Run) -> None:
