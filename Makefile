@@ -1,6 +1,7 @@
 # make book   install, prepare the data, execute the chapters, build the site into _build/html
 # make test   all of that, then every check
 # make links  ask every address that the book names whether it still answers
+# make bench  measure text encoders, switches and a whole epoch; a stopped run goes on where it was
 # make clean  forget everything that was built (the environment and the data cache stay)
 # Works from a fresh clone with Python 3.11 or newer and make; a second call is quick.
 
@@ -14,7 +15,7 @@ SHELL  := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: book test lint browser links clean
+.PHONY: book test lint browser links bench clean absent
 export PYTHONHASHSEED := 0
 # macOS has no timeout
 LIMIT  := $(if $(shell command -v timeout),timeout)
@@ -38,10 +39,11 @@ browser: $(STAMPS)/install
 	@tools/browser.sh $(BIN)/python > $(BUILD)/browser && echo "browser: $$(tail -1 $(BUILD)/browser)"
 
 # A virtual environment with the locked versions. pip's chatter goes to a file, shown on failure.
-$(STAMPS)/install: pyproject.toml constraints.txt
+# Python is asked for its version before it makes one, so that `make PYTHON=...` can mend a wrong choice.
+$(STAMPS)/install: pyproject.toml constraints.txt $(if $(wildcard $(BIN)/python),,absent)
 	@mkdir -p $(STAMPS)
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11"'
+	@test -x $(BIN)/python || { $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		&& $(PYTHON) -m venv $(VENV); } || { echo "Python 3.11 or newer is needed, with venv: make PYTHON=python3.11"; exit 1; }
 	@echo "installing (some minutes and 7 GB the first time)"
 	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[book,test,cluster]' > $(BUILD)/pip.log 2>&1 \
 		|| { tail -n 30 $(BUILD)/pip.log; exit 1; }
@@ -82,7 +84,13 @@ $(STAMPS)/site: $(EXECUTED) $(PAGES) $(LIBRARY) _config.yml CHANGELOG.md $(STAMP
 
 links: $(STAMPS)/site
 	@$(if $(LIMIT),$(LIMIT) 3000) $(BIN)/jupyter-book build $(DONE) --config _config.yml --builder linkcheck \
-		--path-output $(BUILD)/links > $(BUILD)/links.log 2>&1 || { grep -h broken $(BUILD)/links.log; exit 1; }
+		--path-output $(BUILD)/links > $(BUILD)/links.log 2>&1 \
+		|| { grep -h broken $(BUILD)/links.log || tail -n 40 $(BUILD)/links.log; exit 1; }
+
+bench: $(STAMPS)/install
+	$(BIN)/python -m benchmarks.text_encoder
+	$(BIN)/python -m benchmarks.end_to_end
+	$(BIN)/python -m benchmarks.switches
 
 clean:
 	rm -rf $(BUILD)

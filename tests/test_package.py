@@ -1,17 +1,36 @@
-"""The package as a whole: public names, errors, annotations."""
+"""The package as a whole: public names, errors, annotations, the wheel, the files around it."""
 
 import ast
 import importlib
 import inspect
+import json
+import os
 import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
+import open_clip
 import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from safetensors import safe_open
 
 import cocoop_tutorial
-from cocoop_tutorial import errors
+from cocoop_tutorial import errors, load_clip
+from cocoop_tutorial.backbones import EMOJI_CLIP
+from cocoop_tutorial.datasets.emoji import sources
 
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FILES = sorted(Path(cocoop_tutorial.__file__).parent.rglob("*.py"))
+MB = 1e6
 
 
 @pytest.mark.parametrize("name", [n for n in cocoop_tutorial.__all__ if n != "__version__"])
@@ -57,3 +76,182 @@ def test_functions_are_annotated(path: Path) -> None:
             bare = [a.arg for a in named if a.annotation is None and a.arg not in ("self", "cls")]
             assert not bare, f"{path.name}:{node.lineno} {node.name}: {bare}"
             assert node.returns is not None, f"{path.name}:{node.lineno} {node.name}: returns"
+
+
+# --- the shipped weights ---
+
+
+def test_emoji_clip_is_small_and_whole() -> None:
+    assert sum(f.stat().st_size for f in EMOJI_CLIP.iterdir()) <= 40 * MB
+    with safe_open(EMOJI_CLIP / "open_clip_model.safetensors", framework="pt") as weights:
+        tensors = [weights.get_tensor(name) for name in weights.keys()]
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            assert tensor.dtype == torch.float16
+            assert tensor.isfinite().all()
+
+
+def test_plain_open_clip_loads_emoji_clip() -> None:
+    name = f"local-dir:{EMOJI_CLIP}"
+    model, _, preprocess = open_clip.create_model_and_transforms(name)
+    tokens = open_clip.get_tokenizer(name)(["an emoji of a red apple.", "an emoji of a bus."])
+    clip = load_clip("emoji-clip", device="cpu")
+    with torch.no_grad():
+        plain = model.eval().encode_text(tokens, normalize=True)
+    ours = clip.encode_text(["an emoji of a red apple.", "an emoji of a bus."])
+    torch.testing.assert_close(ours, plain)
+    assert str(preprocess.transforms) == str(clip.preprocess.transforms)
+
+
+def test_model_card_agrees_with_the_model() -> None:
+    card = ModelCard.load(EMOJI_CLIP / "README.md")
+    assert card.data.library_name == "open_clip" and card.data.license == "cc-by-sa-4.0"
+    config = json.loads((EMOJI_CLIP / "open_clip_config.json").read_text())["model_cfg"]
+    image, text = config["vision_cfg"], config["text_cfg"]
+    blocks = ", ".join(map(str, image["layers"][:-1])) + f" and {image['layers'][-1]}"
+    words = [f"{blocks} blocks", f"width {image['width']}", f"{image['image_size']}-pixel"]
+    words += [f"{text['layers']} layers, width {text['width']}, {text['heads']} heads"]
+    words += [f"{text['context_length']} tokens", f"{config['embed_dim']} dimensions"]
+    assert [word for word in words if word not in card.content] == []
+    for section in ("What it is", "What it was trained on", "What it cannot do", "Licence"):
+        assert f"\n## {section}\n" in card.content
+
+
+def test_model_card_names_the_houses() -> None:
+    text = " ".join((EMOJI_CLIP / "README.md").read_text().split())
+    trained, kept_out = text.split("## What it was trained on")[1].split("were kept out")[0].split(
+        "Unicode's names"
+    )
+    for package in sources.PACKAGES:
+        if package.emoji:
+            assert package.house in (trained if package.role == "pretrain" else kept_out)
+
+
+# --- the wheel ---
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree, built by the project's own build back end."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("wheel")
+def test_wheel_holds_what_the_library_reads_and_no_more(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {i.filename: i.compress_size for i in archive.infolist()}
+    package = {n: s for n, s in sizes.items() if not n.split("/")[0].endswith(".dist-info")}
+    assert all(name.startswith("cocoop_tutorial/") for name in package)
+    weights = {n: s for n, s in package.items() if "/weights/" in n}
+    assert {n.rsplit("/", 1)[1] for n in weights} == {f.name for f in EMOJI_CLIP.iterdir()}
+    assert sum(weights.values()) <= 20 * MB
+    assert sum(sizes.values()) <= 21 * MB
+    there = {Path(name) for name in package}
+    assert {path.relative_to(ROOT) for path in FILES} <= there
+    npm = Path("cocoop_tutorial/datasets/emoji/npm")
+    assert {npm / "package.json", npm / "package-lock.json"} <= there
+    results = {p.name for p in (ROOT / "results").glob("*.json")}
+    assert {p.name for p in there if p.parent.name == "results"} == results
+    kinds = {path.suffix for path in there}
+    assert kinds <= {".py", ".json", ".md", ".safetensors", ".html", ".css", ".js"}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("wheel")
+def test_the_wheel_works_away_from_the_repository(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = """if True:
+        from pathlib import Path
+        import cocoop_tutorial
+        from cocoop_tutorial import load_clip, load_result
+        from cocoop_tutorial.datasets.emoji import sources
+        print(Path(cocoop_tutorial.__file__).parents[1].name)
+        print(tuple(load_clip("emoji-clip", device="cpu").encode_text(["a bus"]).shape))
+        print("average" in load_result("paper_tables")["data"]["table1_base_to_new"]["values"])
+        print(len(sources.lock()) > 20, sources.npm_folder())
+    """
+    env = {k: v for k, v in os.environ.items() if not k.startswith("COCOOP_")}
+    env |= {"PYTHONPATH": str(tmp_path / "site"), "COCOOP_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    width = load_clip("emoji-clip", device="cpu").embed_dim
+    npm = tmp_path / "cache" / "npm"
+    assert done.stdout.splitlines() == ["site", f"(1, {width})", "True", f"True {npm}"]
+
+
+# --- the files around the package ---
+
+
+def test_the_lock_meets_the_lower_bounds() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", line) for line in pins), "only NAME==VERSION"
+    locked = {canonicalize_name(n): v for n, v in (line.split("==") for line in pins)}
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras) == {"book", "test", "cluster"}
+    for text in (*PROJECT["dependencies"], *(r for group in extras.values() for r in group)):
+        wanted = Requirement(text)
+        assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), text
+    pinned = [r for r in PROJECT["dependencies"] if re.search(r"[=<~]=?\d", r.replace(">=", ""))]
+    assert pinned == [], "the library itself has lower bounds only"
+
+
+def test_conda_and_binder_take_the_same_versions() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["channels"] == ["conda-forge"]
+    python, *others = environment["dependencies"]
+    assert python == "python=3.11"
+    (pip,) = [item["pip"] for item in others if isinstance(item, dict)]
+    locked, package = pip
+    assert locked == "-c constraints.txt"
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", package)[1].split(",")
+    assert set(extras) == set(PROJECT["optional-dependencies"])
+
+
+def test_one_version_everywhere() -> None:
+    version = PROJECT["version"]
+    assert cocoop_tutorial.__version__ == version
+    assert str(yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]) == version
+    assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_changelog_names_every_chapter() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    for path in (ROOT / "book").glob("[0-9][0-9]_*.ipynb"):
+        assert re.search(rf"[Cc]hapters? [^.]*\b{int(path.name[:2])} \(", text), path.name
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "data/README.md"])
+def test_links_between_files_lead_somewhere(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    assert [link for link in links if not ((ROOT / name).parent / link).exists()] == []
+
+
+def test_readme_begins_with_the_two_commands_and_what_they_take() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = re.search(r"```bash\n(.*?)```", text, re.DOTALL)[1]
+    assert "\nmake book" in first and "\nmake test" in first
+    settings = ("two CPU cores", "GPU machine", "Colab", "conda")
+    assert sorted(settings, key=text.index) == list(settings)
+    folders = re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE)
+    assert set(folders) >= {"book", "cocoop_tutorial", "data", "results", "tests", "benchmarks"}
+    assert all((ROOT / folder).is_dir() for folder in folders)
+
+
+@pytest.mark.slow
+def test_the_readmes_example_runs() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    assert "epochs=10" in code
+    names: dict = {}
+    exec(code.replace("epochs=10", "epochs=1"), names)
+    assert len(names["history"]) and names["model"].clip is names["clip"]

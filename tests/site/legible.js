@@ -32,18 +32,19 @@
     const element = walker.currentNode.parentElement;
     const text = walker.currentNode.textContent.trim();
     if (!text || !element.checkVisibility({ checkOpacity: true, checkVisibilityCSS: true })) continue;
-    if (element.closest("svg, script, style, .skip-link, .pst-skip-link, mjx-assistive-mml")) continue;
+    if (element.closest("script, style, .skip-link, .pst-skip-link, mjx-assistive-mml")) continue;
     const style = getComputedStyle(element);
+    const ink = element.closest("svg") ? style.fill : style.color;
     const back = behind(element);
     if (!back) continue;
-    const front = over(parse(style.color), back);
+    const front = over(parse(ink), back);
     const [high, low] = [light(front), light(back)].sort((a, b) => b - a);
     const ratio = (high + 0.05) / (low + 0.05);
     const size = parseFloat(style.fontSize);
     const large = size >= 24 || (size >= 18.6 && Number(style.fontWeight) >= 700);
     if (ratio < (large ? 3 : 4.5)) {
       const key = `${element.tagName.toLowerCase()}.${element.className}`;
-      if (!bad.has(key)) bad.set(key, `${key} "${text.slice(0, 40)}" ${style.color} on ${back.slice(0, 3)}: ${ratio.toFixed(2)}`);
+      if (!bad.has(key)) bad.set(key, `${key} "${text.slice(0, 40)}" ${ink} on ${back.slice(0, 3)}: ${ratio.toFixed(2)}`);
     }
   }
   return [...bad.values()];

@@ -89,6 +89,21 @@ def test_chapter_is_complete(name: str) -> None:
     assert len(re.findall(r"\{solution(?:-start)?\}", prose)) >= exercises
     assert len(re.findall(r"difficulty", prose)) >= exercises
     assert len(re.findall(r"\d+ min", prose)) >= exercises
+    assert "{run-cost}" in prose, "the opening box gives the measured time and memory"
+    quiz = prose.split("## quiz")[1].split("\n## ")[0]
+    assert len(re.findall(r"^\*\*\d\.", quiz, re.M)) == quiz.count("{dropdown} answer") == 3
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_cells_are_short(name: str) -> None:
+    code = [c.source for c in read_source(name).cells if c.cell_type == "code"]
+    lines = sorted(len(source.splitlines()) for source in code)
+    assert lines[len(lines) // 2] <= 10 and lines[-1] <= 40
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_chapter_can_be_read_at_one_sitting(name: str) -> None:
+    assert 2000 <= len(markdown_of(read_source(name)).split()) <= 3800
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

@@ -5,13 +5,22 @@ from conftest import Visitor
 from pages import CHAPTERS
 from playwright.sync_api import Locator
 
-CONTROLS = ".noUi-handle, input:not([type=hidden]), select, [role=slider]"
-CONTROLS += ", .cocoop-interactive button"
+SETTINGS = ".noUi-handle, input:not([type=hidden]), select, [role=slider]"
+CONTROLS = f"{SETTINGS}, .cocoop-interactive button"
+CHOICES = ".widget-toggle-buttons, .cocoop-interactive"  # groups of buttons, the first one chosen
 
 
 def look(output: Locator) -> bytes:
     """Return the pixels of one cell's output."""
     return output.screenshot(animations="disabled")
+
+
+def controls_of(cell: Locator) -> list[Locator]:
+    """Return all that can be set, and the last button of each group: the first shows no change."""
+    found = [item for item in cell.locator(SETTINGS).all() if item.is_visible()]
+    groups = [group.get_by_role("button") for group in cell.locator(CHOICES).all()]
+    lasts = [buttons.last for buttons in groups if buttons.count() > 1]
+    return found + [button for button in lasts if button.is_visible()]
 
 
 def operate(control: Locator) -> None:
@@ -45,9 +54,11 @@ def test_widgets_change_what_is_shown(visit: Visitor, name: str, width: int) -> 
     cells = [cell for cell in cells if cell.is_visible()]
     assert cells, "a chapter needs an interactive figure that works on the page"
     for cell in cells:
-        control = next(item for item in cell.locator(CONTROLS).all() if item.is_visible())
-        before = look(cell)
-        operate(control)
-        visit.page.wait_for_timeout(300)
-        assert look(cell) != before, "the control moved nothing"
+        controls = controls_of(cell)
+        assert controls
+        for control in controls:
+            before = look(cell)
+            operate(control)
+            visit.page.wait_for_timeout(300)
+            assert look(cell) != before, f"{control} moved nothing"
     assert visit.problems == []
