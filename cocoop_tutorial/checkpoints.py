@@ -133,6 +133,10 @@ def read_prompts(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path} has layout {facts.get('version')!r} and method {facts.get('method')!r}; this "
             f"library reads layout {VERSION} of {', '.join(METHODS)}. Update the library."
         )
+    if missing := {"backbone", "sizes", "options", "classnames"} - facts.keys():
+        raise CheckpointError(
+            f"{path} does not say its {', '.join(sorted(missing))}. Save it with save_prompts."
+        )
     return facts, state
 
 

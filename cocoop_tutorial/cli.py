@@ -1,8 +1,6 @@
 """The command line: `cocoop doctor`, `cocoop data ...`, `cocoop train`, `cocoop evaluate`."""
 
 import dataclasses
-import importlib
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import __version__
+from . import __version__, cli_reproduce, cli_train
 from .errors import CocoopError
 
 app = typer.Typer(
@@ -27,10 +25,8 @@ data_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 
-# Modules that add commands of their own with register(app).
-for _module in ("cli_train", "cli_reproduce"):
-    if importlib.util.find_spec(f"{__package__}.{_module}"):
-        importlib.import_module(f".{_module}", __package__).register(app)
+cli_train.register(app)
+cli_reproduce.register(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Root = Annotated[

@@ -147,6 +147,7 @@ def evaluate(
     split: str | Split = "test",
     batch_size: int = 100,
     transform: Transform | None = None,
+    feature_batch: int = 128,
 ) -> Evaluation:
     """Scores a model on a data set, among the data set's own class names.
 
@@ -159,19 +160,22 @@ def evaluate(
         split: "train", "val", "test", or a `Split`.
         batch_size: Images in one call of `logits_from_features`; the official code has 100.
         transform: As for `image_features`.
+        feature_batch: Images in one pass of the image tower.
 
     Returns:
         The logits and what follows from them.
 
     Raises:
-        DataError: The class names differ, or the split is empty.
+        DataError: The class names differ, the split is empty, or an image cannot be read.
+        MemoryLimitError: It does not fit; the message says which of the two numbers to lower.
 
     Introduced in chapter 1.
     """
     check_names(model, data)
     part = data.split(split) if isinstance(split, str) else split
     mine = Split([part.samples[i] for i in distributed.share(len(part))])
-    features, _ = image_features(model.clip, mine, transform)
+    with memory_advice(f"Lower feature_batch (now {feature_batch})."):
+        features, _ = image_features(model.clip, mine, transform, feature_batch)
     training = model.training
     model.eval()
     try:

@@ -118,7 +118,8 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
         raise CheckpointError(f"{path} is damaged ({_reason(error)}). Copy it again.") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not isinstance(state.get("ctx"), Tensor):
+    ctx = state.get("ctx") if isinstance(state, dict) else None
+    if not isinstance(ctx, Tensor) or ctx.dim() not in (2, 3):
         raise CheckpointError(
             f"{path} has no state_dict with a context ('ctx'). Official prompts are in "
             "prompt_learner/model.pth.tar-N."

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+from program import Cocoop, Result
 from safetensors.torch import save_file
 
 torch.set_num_threads(1)
@@ -86,3 +88,19 @@ def caltech_root() -> Path:
     if "COCOOP_DATA" not in os.environ or not (root / "caltech-101").is_dir():
         pytest.skip("COCOOP_DATA names no folder with caltech-101 in it")
     return root
+
+
+@pytest.fixture
+def cocoop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cocoop:
+    """Runs the program in this process: status, standard output, standard error."""
+    from cocoop_tutorial.cli import main
+
+    def run(*args: object, **env: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["cocoop", *map(str, args)])
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Result(int(stop.value.code or 0), *capsys.readouterr())
+
+    return run

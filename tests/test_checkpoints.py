@@ -144,6 +144,16 @@ def test_a_file_that_contradicts_itself(tmp_path: Path) -> None:
             load_prompts(rewritten(path, **changes), small_clip())
 
 
+@pytest.mark.parametrize("fact", ["backbone", "sizes", "options", "classnames"])
+def test_a_file_that_says_too_little(tmp_path: Path, fact: str) -> None:
+    facts, state = read_prompts(save_prompts(CoOp(small_clip(), NAMES), tmp_path / "whole"))
+    del facts[fact]
+    less = tmp_path / "less"
+    safetensors.torch.save_file(state, less, {"cocoop_tutorial": json.dumps(facts)})
+    with pytest.raises(CheckpointError, match=f"less does not say its {fact}"):
+        load_prompts(less, small_clip())
+
+
 def test_missing_and_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="no file"):
         load_prompts(tmp_path / "none.safetensors", small_clip())

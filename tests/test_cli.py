@@ -5,37 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from program import Cocoop
 
 import cocoop_tutorial
-from cocoop_tutorial.cli import main
 
 MakeImage = Callable[[Path, int], Path]
-
-
-class Result(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def cocoop(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Result]:
-    """Runs the program in this process: status, standard output, standard error."""
-
-    def run(*args: str, **env: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["cocoop", *args])
-        for name, value in env.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return Result(int(stop.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture
@@ -50,7 +26,7 @@ def root(tmp_path: Path, make_image: MakeImage) -> Path:
     return tmp_path
 
 
-def test_help_and_version(cocoop: Callable[..., Result]) -> None:
+def test_help_and_version(cocoop: Cocoop) -> None:
     assert cocoop("--version").out.strip() == cocoop_tutorial.__version__
     result = cocoop("--help")
     assert result.status == 0
@@ -64,7 +40,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert run.stdout.strip() == "False"
 
 
-def test_show_lists_both_worlds(cocoop: Callable[..., Result], root: Path, tmp_path: Path) -> None:
+def test_show_lists_both_worlds(cocoop: Cocoop, root: Path, tmp_path: Path) -> None:
     result = cocoop("data", "show", "--root", str(root), COCOOP_CACHE=str(tmp_path / "cache"))
     assert result.status == 0
     assert "emoji_animals" in result.out
@@ -77,7 +53,7 @@ def test_show_lists_both_worlds(cocoop: Callable[..., Result], root: Path, tmp_p
     assert content["emoji"] and not any(r["ready"] for r in content["emoji"])
 
 
-def test_verify_decodes_every_image(cocoop: Callable[..., Result], root: Path) -> None:
+def test_verify_decodes_every_image(cocoop: Cocoop, root: Path) -> None:
     good = cocoop("data", "verify", "dtd", "--root", str(root))
     assert good.status == 0 and "every image is readable" in good.out
     (root / "dtd/images/woven/1.jpg").write_bytes(b"cut off")
@@ -87,14 +63,12 @@ def test_verify_decodes_every_image(cocoop: Callable[..., Result], root: Path) -
     assert "Traceback" not in bad.err
 
 
-def test_verify_of_emoji_data_that_were_never_made(
-    cocoop: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_verify_of_emoji_data_that_were_never_made(cocoop: Cocoop, tmp_path: Path) -> None:
     result = cocoop("data", "verify", COCOOP_CACHE=str(tmp_path))
     assert result.status == 1 and "cocoop data build" in result.out
 
 
-def test_errors_are_one_line(cocoop: Callable[..., Result], tmp_path: Path) -> None:
+def test_errors_are_one_line(cocoop: Cocoop, tmp_path: Path) -> None:
     for args, words in [
         (("data", "fetch", "sun397"), "cannot be downloaded"),
         (("data", "verify", "dtdd"), "Did you mean 'dtd'"),
@@ -106,7 +80,7 @@ def test_errors_are_one_line(cocoop: Callable[..., Result], tmp_path: Path) -> N
         assert len(result.err.strip().splitlines()) == 1
 
 
-def test_usage_mistakes_have_their_own_status(cocoop: Callable[..., Result]) -> None:
+def test_usage_mistakes_have_their_own_status(cocoop: Cocoop) -> None:
     assert cocoop("no-such-command").status == 2
     assert cocoop("data", "fetch").status == 2
 

@@ -91,7 +91,14 @@ def test_objects_of_unknown_classes_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [[1, 2], {"epoch": 3}, {"state_dict": {"weight": torch.zeros(2)}}, {"state_dict": 3}]
+    "wrong",
+    [
+        [1, 2],
+        {"epoch": 3},
+        {"state_dict": 3},
+        {"state_dict": {"weight": torch.zeros(2)}},
+        {"state_dict": {"ctx": torch.zeros(2)}},
+    ],
 )
 def test_no_prompt_learner(wrong: object, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no state_dict with a context"):

@@ -44,6 +44,10 @@ def sgd_steps(model: PromptLearner, world: World, name: str) -> list[float]:
     return losses
 
 
+def test_no_case_is_left_out(world: World) -> None:
+    assert sorted(world.facts["cases"]) == sorted(CASES)
+
+
 def test_image_features(world: World) -> None:
     assert_near(world.clip.encode_image(world.golden["images"]), world.features, "features")
 

@@ -1,6 +1,7 @@
 """The few-shot draw and the base/new split: properties, and the official code's own draw."""
 
 import json
+import math
 import os
 import random
 import warnings
@@ -172,6 +173,27 @@ def test_other_seeds_and_shots_on_caltech101(seed: int, shots: int) -> None:
     assert [ours.train.samples, ours.val.samples] == official_draw(
         [data.train, data.val], shots, seed
     )
+
+
+def official_half(items: list[tuple[Path, int]], half: str) -> list[tuple[Path, int]]:
+    """The official code's `subsample_classes`, for one list of items."""
+    labels = sorted({y for _, y in items})
+    m = math.ceil(len(labels) / 2)
+    selected = labels[:m] if half == "base" else labels[m:]
+    new_label = {y: i for i, y in enumerate(selected)}
+    return [(path, new_label[y]) for path, y in items if y in new_label]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_other_seeds_on_the_real_caltech101(caltech_root: Path, seed: int) -> None:
+    data = load_dataset("caltech101", caltech_root)
+    drawn = few_shot(data, 16, seed)
+    train, val = official_draw([data.train, data.val], 16, seed)
+    assert [drawn.train.samples, drawn.val.samples] == [train, val]
+    official = {"train": train, "val": val, "test": data.test.samples}
+    for half, ours in zip(("base", "new"), base_new(drawn), strict=True):
+        for name, items in official.items():
+            assert ours.split(name).samples == official_half(items, half)
 
 
 def test_class_with_too_few_images_is_kept_whole_and_named() -> None:
