@@ -101,20 +101,21 @@ def houses_by_role() -> dict[str, str]:
 
 @plt.rc_context(STYLE)
 def pretraining_figure(data: Mapping[str, Any]) -> Figure:
-    """Loss and validation accuracy along a pretraining run.
+    """Loss and validation accuracy along a pretraining run; a dotted line where the bank joins.
 
     Args:
         data: Of `results/pretrain_emoji_clip.json`.
     """
     history, recipe = pd.DataFrame(data["history"]), data["recipe"]
-    grow = recipe["small_share"] * recipe["images"] / (recipe["concepts"] * recipe["views"])
     fig, axes = figure(1, 2, figsize=(5.6, 2.5))
     shown = {"loss": "training loss", "val": "validation accuracy (%)"}
     for ax, (column, label) in zip(axes, shown.items(), strict=True):
         ax.plot(history.step, history[column], color=SEEN)
         ax.set(xlabel="step", ylabel=label)
-        ax.axvline(grow, color="#555555", linestyle=":", linewidth=1)
-        ax.text(grow, ax.get_ylim()[1], " 64 pixels", va="top", fontsize=8)
+        joins = recipe["bank_from"] * recipe["steps"]
+        ax.axvline(joins, color="#555555", linestyle=":", linewidth=1)
+        ax.set_ylim(bottom=0)
+    axes[0].text(joins, axes[0].get_ylim()[1], " bank", va="top", fontsize=8)
     return fig
 
 

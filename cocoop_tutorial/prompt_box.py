@@ -200,11 +200,12 @@ def live_prompt_box(model: ZeroShotCLIP, split: Split, pictures: Sequence[int]) 
     def update(_: object = None) -> None:
         i = choose.value
         typed = find_class(text.value, names)
-        classifier = model if typed is None else _with_words(model, text.value, names[typed])
-        candidates = [*names] if typed is not None else [*names, text.value]
-        shares = _shares(classifier, features[i], [] if typed is not None else [text.value])
-        typed = len(names) if typed is None else typed
-        rows = answer_rows(shares, candidates, int(labels[i]), typed)
+        template = None if typed is None else template_of(text.value, names[typed])
+        classifier = ZeroShotCLIP(model.clip, model.classnames, template) if template else model
+        extra = [] if template else [text.value]  # without a whole name: one more candidate
+        shares = _shares(classifier, features[i], extra)
+        shown = typed if template else len(names)
+        rows = answer_rows(shares, [*names, *extra], int(labels[i]), shown)
         image = picture(split[i][0], "The picture that is being classified", 96, 90)
         answer.value = image + "<br>" + bars_svg(rows, f"The likeliest answer is {rows[0][0]}.")
 
@@ -214,11 +215,17 @@ def live_prompt_box(model: ZeroShotCLIP, split: Split, pictures: Sequence[int]) 
     return ipywidgets.VBox([text, choose, answer])
 
 
-def _with_words(model: ZeroShotCLIP, text: str, name: str) -> ZeroShotCLIP:
-    """The typed words around every class name; without a whole name, the text joins as it is."""
+def template_of(text: str, name: str) -> str | None:
+    """A text with a hole in place of a class name, or None if it does not hold the whole name.
+
+    Args:
+        text: What a reader typed.
+        name: A class name.
+    """
     plain = text.replace("{", "(").replace("}", ")")
-    template, found = re.subn(re.escape(name), "{}", plain, count=1, flags=re.I)
-    return ZeroShotCLIP(model.clip, model.classnames, template) if found else model
+    whole = rf"(?<!\w){re.escape(name)}(?!\w)"
+    template, found = re.subn(whole, "{}", plain, count=1, flags=re.I)
+    return template if found else None
 
 
 def _shares(model: ZeroShotCLIP, feature: Tensor, extra: list[str]) -> Tensor:

@@ -86,8 +86,9 @@ _LADDERS = """
   var word = function (x, y, text, more) {
     return '<text x="' + x + '" y="' + y + '" ' + (more || "") + ">" + text + "</text>";
   };
+  var now = {b: __B__, n: __N__};  // exact, while the sliders stand at the nearest tenth
   var draw = function () {
-    var b = +get("b").value, n = +get("n").value;
+    var b = now.b, n = now.n;
     var mean = (b + n) / 2, h = b + n > 0 ? 2 * b * n / (b + n) : 0;
     var cross = left + (right - left) * (b + n > 0 ? b / (b + n) : 0.5);
     var half = (left + right) / 2, dash = 'stroke="#555" stroke-dasharray="2 3"', out = "";
@@ -103,7 +104,8 @@ _LADDERS = """
     out += '<circle cx="' + cross + '" cy="' + up(h / 2) + '" r="4" fill="#8a5a00"/>';
     out += '<circle cx="' + half + '" cy="' + up(mean) + '" r="5" fill="#555"/>';
     out += '<circle cx="' + cross + '" cy="' + up(h) + '" r="6" fill="#0072B2"/>';
-    out += word(half - 10, up(mean) - 8, "arithmetic mean", 'text-anchor="end" fill="#333"');
+    out += word(half + (b < n ? -8 : 8), up(mean) - 8, "arithmetic mean",
+      'text-anchor="' + (b < n ? "end" : "start") + '" fill="#333"');
     out += word(cross + 9, up(h) + 14, "H", 'font-weight="bold" fill="#005a8f"');
     out += word(left, 226, "base", 'text-anchor="middle" fill="#222"');
     out += word(right, 226, "new", 'text-anchor="middle" fill="#222"');
@@ -111,10 +113,13 @@ _LADDERS = """
     get("bt").textContent = b.toFixed(1); get("nt").textContent = n.toFixed(1);
     get("am").textContent = mean.toFixed(1); get("hm").textContent = h.toFixed(1);
   };
-  ["b", "n"].forEach(function (role) { get(role).addEventListener("input", draw); });
+  ["b", "n"].forEach(function (role) {
+    get(role).addEventListener("input", function () { now[role] = +this.value; draw(); });
+  });
   root.querySelectorAll("button").forEach(function (button) {
     button.addEventListener("click", function () {
-      get("b").value = button.dataset.b; get("n").value = button.dataset.n; draw();
+      now = {b: +button.dataset.b, n: +button.dataset.n};
+      get("b").value = now.b; get("n").value = now.n; draw();
     });
   });
   draw();

@@ -1,5 +1,6 @@
 """The checkers of chapter 1: right answers pass, wrong ones are told why."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def classify(clip, images, names, template):
 def test_classify_passes(clip, capsys: pytest.CaptureFixture) -> None:
     ch1.check_classify(classify, clip)
     assert "passed" in capsys.readouterr().out
+
+
+def test_classify_passes_when_other_words_would_say_the_same(clip) -> None:
+    flat = copy.deepcopy(clip)
+    flat.model.logit_scale.data.fill_(-20.0)  # all probabilities are one third
+    ch1.check_classify(classify, flat)
 
 
 CLASSIFY = {

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cocoop_tutorial import ImageFolder, evaluate, load_clip
+from cocoop_tutorial.clip_figures import pretraining_figure
 from cocoop_tutorial.evaluation import Evaluation, image_features
 from cocoop_tutorial.probes import Prototypes
 from cocoop_tutorial.sheets import protocol_figure, sheet, split_sheet
@@ -135,6 +136,15 @@ def test_protocol_figure_hides_the_shots_of_new_classes(
     heights = [ax.images[0].get_array().shape[0] for ax in (shots, val, test)]
     assert heights[0] == heights[1] < heights[2]
     assert "no shots" in shots.texts[0].get_text()
+
+
+def test_pretraining_figure_marks_where_the_bank_joins() -> None:
+    history = [{"step": 100 * i, "loss": 5 - i, "val": 20 * i} for i in range(1, 5)]
+    fig = pretraining_figure({"history": history, "recipe": {"steps": 400, "bank_from": 0.25}})
+    for ax, column in zip(fig.axes, ("loss", "val"), strict=True):
+        curve, joins = ax.lines
+        assert curve.get_xydata().tolist() == [[row["step"], row[column]] for row in history]
+        assert list(joins.get_xdata()) == [100, 100]
 
 
 # --- widgets ---

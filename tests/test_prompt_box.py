@@ -46,6 +46,18 @@ def test_takes_the_nearest_template(text: str, name: str, template: str) -> None
     assert TEMPLATES[box.nearest_template(text, name, TEMPLATES)] == template
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "template"),
+    [
+        ("My Cat face, {huge}", "cat face", "My {}, (huge)"),
+        ("a catalogue of a cat", "cat", "a catalogue of a {}"),
+        ("some food", "pot of food", None),
+    ],
+)
+def test_makes_a_template_of_a_text(text: str, name: str, template: str | None) -> None:
+    assert box.template_of(text, name) == template
+
+
 def unpack(text: str, width: int) -> torch.Tensor:
     rows = np.frombuffer(base64.urlsafe_b64decode(text), np.int8).reshape(-1, width)
     return F.normalize(torch.from_numpy(rows.astype(np.float32)), dim=-1)
@@ -105,7 +117,8 @@ def test_live_box_answers_any_words(clip, split: Split) -> None:
     choose.value = 5
     seen.append(answer.value)
     assert len(set(seen)) == len(seen)
-    assert "something without a name {}" in seen[2] and "<i>" not in seen[3]
+    assert "something without a name {}" in seen[2]
+    assert "wind &lt;i&gt;" in seen[3] and "<i>" not in seen[3]
 
 
 def test_live_box_uses_the_typed_words_for_all_classes(clip, split: Split) -> None:

@@ -51,18 +51,17 @@ def check_classify(classify: Classify, clip: FrozenCLIP) -> None:
     assert torch.allclose(sums, torch.ones_like(sums), atol=1e-3), (
         "The rows do not sum to 1. Take the softmax over the classes, dim=1."
     )
-    bare = (logits / clip.logit_scale.cpu()).softmax(dim=1)
-    assert not torch.allclose(got, bare, atol=1e-3), (
-        "The probabilities are nearly equal: multiply the cosines by clip.logit_scale first."
-    )
     other = ZeroShotCLIP(clip, names, "{}")(images).softmax(dim=1).cpu()
-    assert not torch.allclose(got, other, atol=1e-3), (
-        "You encoded the bare names. Put each into the template: template.format(name)."
-    )
-    assert torch.allclose(got, logits.softmax(dim=1), atol=1e-3), (
+    hints = {
+        "The probabilities are nearly equal: multiply the cosines by clip.logit_scale first.": (
+            logits / clip.logit_scale.cpu()
+        ).softmax(dim=1),
+        "You encoded the bare names. Put each into the template: template.format(name).": other,
         "The probabilities differ from ZeroShotCLIP's. Use clip.encode_image and "
-        "clip.encode_text, whose features already have length 1."
-    )
+        "clip.encode_text, whose features already have length 1.": got,
+    }
+    right = torch.allclose(got, logits.softmax(dim=1), atol=1e-3)
+    assert right, next(hint for hint, p in hints.items() if torch.allclose(got, p, atol=1e-3))
     print("passed: your classifier is ZeroShotCLIP")
 
 
