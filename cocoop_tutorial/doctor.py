@@ -76,19 +76,20 @@ def check_packages(package: str = "cocoop_tutorial") -> Finding:
     """Every requirement of the installed package, with its lower bound."""
     from packaging.requirements import Requirement
 
-    problems, parsed = [], map(Requirement, importlib.metadata.requires(package) or [])
+    problems, parsed = {}, map(Requirement, importlib.metadata.requires(package) or [])
     needed = [r for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})]
     for requirement in needed:
+        name, bounds = requirement.name, requirement.specifier
         try:
-            version = importlib.metadata.version(requirement.name)
+            version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            problems.append(f"{requirement.name} is missing")
+            problems[f'"{name}{bounds}"'] = f"{name} is missing"
             continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            problems.append(f"{requirement.name} {version} ({requirement.specifier} is needed)")
+        if not bounds.contains(version, prereleases=True):
+            problems[f'"{name}{bounds}"'] = f"{name} {version} ({bounds} is needed)"
     if problems:
-        todo = f"pip install --upgrade {package}"
-        return Finding("packages", FAIL, ", ".join(problems), todo)
+        todo = f"pip install --upgrade {' '.join(problems)}"
+        return Finding("packages", FAIL, ", ".join(problems.values()), todo)
     import torchvision  # noqa: F401 - a torch of another build breaks this import
 
     torch = importlib.metadata.version("torch")
@@ -169,8 +170,9 @@ def check_weights(name: str = "emoji-clip") -> Finding:
         clip = load_clip(name, device="cpu")
         norm = clip.encode_text(["an emoji of a red apple."]).norm().item()
     except (OSError, ValueError, RuntimeError) as error:
-        todo = "pip install --force-reinstall --no-deps cocoop_tutorial, or python -m "
-        return Finding("emoji-clip", FAIL, str(error), f"{todo}cocoop_tutorial.pretrain")
+        todo = "Install cocoop_tutorial again (in a clone: git checkout cocoop_tutorial/weights), "
+        todo += "or make the weights: python -m cocoop_tutorial.pretrain"
+        return Finding("emoji-clip", FAIL, str(error), todo)
     if abs(norm - 1) > 1e-3:
         return Finding("emoji-clip", FAIL, f"a feature of length {norm:.3g}", "Install it again.")
     millions = sum(p.numel() for p in clip.parameters()) / 1e6

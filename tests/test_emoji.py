@@ -19,6 +19,7 @@ from PIL import Image
 from cocoop_tutorial import Dataset, load_dataset
 from cocoop_tutorial.datasets import emoji
 from cocoop_tutorial.datasets.emoji import datasheet, drawings, making, sources
+from cocoop_tutorial.errors import MissingDataError
 
 MAIN = tuple(making.SUBGROUPS)
 TEN = tuple(name for name in MAIN if name != emoji.SOURCE)
@@ -261,6 +262,10 @@ def test_a_stale_or_damaged_cache_is_noticed(cache: Path) -> None:
     assert [line for line in emoji.verify() if SMALL in line] == [f"{image}: changed"]
     image.unlink()
     assert [line for line in emoji.verify() if SMALL in line] == [f"{image}: missing"]
+    with pytest.raises(FileNotFoundError, match=f"{image.name}.*cocoop data build"):
+        load_dataset(SMALL)
+    emoji.build(progress=False, names=(SMALL,))  # what the message says
+    assert [line for line in emoji.verify() if SMALL in line] == []
     meta = making.folder(SMALL) / "meta.json"
     content = json.loads(meta.read_text())
     meta.write_text(json.dumps(content | {"fingerprint": "of another version"}))
@@ -283,6 +288,45 @@ def test_other_content_makes_the_cache_stale(monkeypatch: pytest.MonkeyPatch) ->
     assert drawings.is_fresh("noto") and making.is_fresh(SMALL)
     monkeypatch.setattr(making, "FORMAT", making.FORMAT + 1)
     assert not making.is_fresh(SMALL)
+
+
+def test_drawings_that_were_cut_off_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = "streamline-emojis"  # the smallest
+    whole = drawings.load(package, progress=False)
+    shutil.copytree(sources.cache_root() / "drawings" / package, tmp_path / "drawings" / package)
+    monkeypatch.setenv("COCOOP_CACHE", str(tmp_path))
+    assert drawings.is_fresh(package)
+    stored = tmp_path / "drawings" / package / "rgba.npy"
+    os.truncate(stored, stored.stat().st_size // 2)
+    assert not drawings.is_fresh(package)
+    again = drawings.load(package, progress=False)
+    assert again.keys == whole.keys and np.array_equal(again.rgba, whole.rgba)
+
+
+# --- npm ---
+
+
+def test_npm_comes_from_the_wheel_where_the_machine_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    command = sources.npm_command()
+    assert command[0] == sys.executable
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip().count(".") == 2
+
+
+def test_packages_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("package.json", "package-lock.json"):
+        shutil.copyfile(sources.REPO_DATA / name, tmp_path / name)
+    monkeypatch.setattr(sources, "REPO_DATA", tmp_path)
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")  # nobody answers there
+    monkeypatch.setenv("npm_config_fetch_retries", "0")
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
+    with pytest.raises(MissingDataError, match=r"(?s)npm could not install.*cocoop data build"):
+        sources.install()
 
 
 def test_a_wrong_folder_is_named(tmp_path: Path) -> None:

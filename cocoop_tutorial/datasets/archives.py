@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import http.client
 import shutil
 import stat
 import tarfile
@@ -37,7 +38,7 @@ def fetch(url: str, md5: str, folder: Path) -> Path:
         part = target.with_name(target.name + ".part")
         try:
             _download(url, part)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             part.unlink(missing_ok=True)
             raise MissingDataError(
                 f"Cannot download {url} ({error}). Connect, or put the file at {target}."

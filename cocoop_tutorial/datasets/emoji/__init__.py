@@ -1,6 +1,5 @@
 """The embedded world's datasets: emoji by subject, drawn by houses the backbone never saw."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from cocoop_tutorial.datasets.emoji import making, sources
 from cocoop_tutorial.datasets.emoji.making import NAMES, SHIFTS, SOURCE, build
 from cocoop_tutorial.datasets.splits import Dataset
 from cocoop_tutorial.datasets.zhou import read_zhou_split
+from cocoop_tutorial.errors import CocoopError
 
 __all__ = [
     "NAMES",
@@ -34,13 +34,19 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
         root: folder that holds `NAME/`, as `cocoop data build` leaves it; None is the cache.
 
     Raises:
-        DataError: the split file or an image is broken.
+        MissingDataError: the split file or an image is not there.
+        DataError: the split file is broken.
     """
     folder = Path(root) / name if root else making.folder(name)
     if not root and not making.is_fresh(name):
         build(progress=True, names=(name,))
     path = folder / making.split_file(name).name
-    train, val, test, classnames = read_zhou_split(path, folder / "images")
+    try:
+        train, val, test, classnames = read_zhou_split(path, folder / "images")
+    except CocoopError as error:
+        if root:
+            raise
+        raise type(error)(f"{error} Or make it again: cocoop data build") from error
     return Dataset(name, classnames, train, val, test, template=TEMPLATE)
 
 
@@ -78,11 +84,5 @@ def verify() -> list[str]:
         if not making.is_fresh(name):
             wrong.append(f"{name}: not made, or made by an older version")
             continue
-        digests = json.loads((making.folder(name) / "meta.json").read_text())["sha256"]
-        for file, digest in digests.items():
-            path = making.folder(name) / "images" / file
-            if not path.exists():
-                wrong.append(f"{path}: missing")
-            elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                wrong.append(f"{path}: changed")
+        wrong += making.damage(name)
     return wrong

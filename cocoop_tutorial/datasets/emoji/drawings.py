@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -75,9 +76,11 @@ def is_fresh(package: str) -> bool:
     """Whether the cache holds this package as it would be rendered now."""
     try:
         meta = json.loads((_folder(package) / "meta.json").read_text())
-    except (OSError, ValueError):
+        stored = np.load(_folder(package) / "rgba.npy", mmap_mode="r")  # fails if it was cut off
+        whole = stored.shape == (len(meta["keys"]), SIZE, SIZE, 4)
+        return whole and meta["fingerprint"] == fingerprint(package)
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
         return False
-    return meta["fingerprint"] == fingerprint(package)
 
 
 def render(packages: list[str], progress: bool = True) -> None:
@@ -103,12 +106,20 @@ def _store(package: str, keys: list[str], rgba: np.ndarray) -> None:
     """Writes beside the final folder, then swaps: readers see the old or the new, never half."""
     target = _folder(package)
     target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target.parent, package)
     partial = Path(tempfile.mkdtemp(prefix=f".{package}-", dir=target.parent))
     np.save(partial / "rgba.npy", rgba)
     meta = {"fingerprint": fingerprint(package), "keys": keys}
     (partial / "meta.json").write_text(json.dumps(meta))
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
+
+
+def sweep(parent: Path, name: str) -> None:
+    """Removes what builds of this name left when they were killed, more than an hour ago."""
+    for left in parent.glob(f".{name}-*"):
+        if time.time() - left.stat().st_mtime > 3600:  # a younger one may still be at work
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def load(package: str, progress: bool = True) -> Drawings:

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -282,15 +281,28 @@ def is_fresh(name: str) -> bool:
     """Whether the dataset on disk is the one that would be made now."""
     try:
         meta = json.loads((folder(name) / "meta.json").read_text())
-    except (OSError, ValueError):
+        return meta["fingerprint"] == fingerprint(name) and split_file(name).is_file()
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return meta["fingerprint"] == fingerprint(name)
+
+
+def damage(name: str) -> list[str]:
+    """Compares every image of a fresh dataset with its digest; what is missing or changed."""
+    wrong = []
+    digests = json.loads((folder(name) / "meta.json").read_text())["sha256"]
+    for file, digest in digests.items():
+        path = folder(name) / "images" / file
+        if not path.exists():
+            wrong.append(f"{path}: missing")
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            wrong.append(f"{path}: changed")
+    return wrong
 
 
 def build(progress: bool = True, names: tuple[str, ...] = NAMES) -> None:
-    """Installs the packages, renders the drawings and makes the datasets that are missing."""
+    """Installs the packages, renders the drawings, makes what is missing, stale or damaged."""
     sources.install()
-    stale = [n for n in names if not is_fresh(n)]
+    stale = [n for n in names if not is_fresh(n) or damage(n)]
     if not stale:
         return
     drawings.render(evaluation_packages(), progress)
@@ -306,7 +318,7 @@ def _make(name: str, plan: dict, pool: ProcessPoolExecutor, bar: tqdm) -> None:
     """Makes one dataset beside its final folder, then swaps the two."""
     target = folder(name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target.parent, name)
+    drawings.sweep(target.parent, name)
     partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
     todo = [picture for part in plan.values() for picture, _ in part]
     digests: dict[str, str] = {}
@@ -320,10 +332,3 @@ def _make(name: str, plan: dict, pool: ProcessPoolExecutor, bar: tqdm) -> None:
     (partial / "meta.json").write_text(json.dumps(meta))
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
-
-
-def _sweep(parent: Path, name: str) -> None:
-    """Removes what builds of this dataset left when they were killed, more than an hour ago."""
-    for left in parent.glob(f".{name}-*"):
-        if time.time() - left.stat().st_mtime > 3600:  # a younger one may still be at work
-            shutil.rmtree(left, ignore_errors=True)
