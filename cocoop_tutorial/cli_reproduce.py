@@ -5,6 +5,10 @@ from typing import Annotated
 
 import typer
 
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Processes, of one thread each; none means one a core.")
+]
+
 app = typer.Typer(help="Make the measured results of the book again.", no_args_is_help=True)
 
 
@@ -21,24 +25,25 @@ def zero_shot() -> None:
     typer.echo(f"wrote {reproduce.zero_shot().name}")
 
 
+@app.command("prompt-settings")
+def prompt_settings(jobs: Jobs = None) -> None:
+    """Choose the learning rates of CoOp and CoCoOp, on a dataset that no result uses."""
+    from . import reproduce
+
+    typer.echo(f"wrote {reproduce.prompt_settings(jobs).name}")
+
+
 @app.command("prompt-learning")
 def prompt_learning(
     method: Annotated[
         list[str] | None, typer.Option(help="zero-shot, CoOp or CoCoOp; none means all.")
     ] = None,
+    jobs: Jobs = None,
 ) -> None:
-    """Train CoOp and CoCoOp on three emoji datasets with three seeds; goes on where it stopped."""
+    """Train CoOp and CoCoOp on emoji datasets with three seeds; goes on where it stopped."""
     from . import reproduce
 
-    typer.echo(f"wrote {reproduce.prompt_learning(method).name}")
-
-
-@app.command("prompt-settings")
-def prompt_settings() -> None:
-    """Try learning rates on a data set that no result uses; the best ones are the defaults."""
-    from . import reproduce
-
-    typer.echo(f"wrote {reproduce.prompt_settings().name}")
+    typer.echo(f"wrote {reproduce.prompt_learning(method, jobs).name}")
 
 
 @app.command("hero")

@@ -1,14 +1,15 @@
 """Commands that make the files of `results/` again, each with its provenance.
 
 `cocoop reproduce zero-shot`: what emoji-clip knows before any learning (chapters 1 and 2).
+`cocoop reproduce prompt-settings`: the learning rates of CoOp and CoCoOp; comes before the next.
 `cocoop reproduce prompt-learning`: CoOp and CoCoOp over three seeds (chapters 3 and 4).
-`cocoop reproduce prompt-settings`: how their learning rates were chosen.
 """
 
 import textwrap
 from pathlib import Path
 
 import torch
+from joblib import cpu_count
 from PIL import Image
 
 from . import prompt_learning as grid
@@ -62,27 +63,33 @@ def zero_shot() -> Path:
     return save_result("zero_shot", data, "cocoop reproduce zero-shot", device="cpu")
 
 
-def prompt_learning(methods: list[str] | None = None) -> Path:
-    """Trains CoOp and CoCoOp on three emoji datasets with three seeds; goes on where it stopped.
+def prompt_learning(methods: list[str] | None = None, jobs: int | None = None) -> Path:
+    """Trains CoOp and CoCoOp on emoji datasets with three seeds; goes on where it stopped.
 
     Args:
         methods: Some of "zero-shot", "CoOp", "CoCoOp"; None means all.
+        jobs: Processes, of one thread each; None takes one a core.
 
     Raises:
         UnknownNameError: A method of another name.
     """
-    known = ("zero-shot", *grid.SETTINGS)
     for name in methods or ():
-        if name not in known:
-            raise UnknownNameError(f"Unknown method {name!r}. {suggest(name, known)}")
-    return grid.run_grid(load_clip("emoji-clip", device="cpu"), tuple(methods or known))
+        if name not in grid.METHODS:
+            raise UnknownNameError(f"Unknown method {name!r}. {suggest(name, grid.METHODS)}")
+    torch.set_num_threads(1)
+    clip = load_clip("emoji-clip", device="cpu")
+    return grid.run_grid(clip, methods or grid.METHODS, jobs=jobs or cpu_count())
 
 
-def prompt_settings() -> Path:
-    """Tries learning rates on a data set that no result uses; the best ones are the defaults."""
-    rows = grid.choose_settings(load_clip("emoji-clip", device="cpu"))
-    command = "cocoop reproduce prompt-settings"
-    return save_result("coop_cocoop_settings", rows, command, [1], "cpu")
+def prompt_settings(jobs: int | None = None) -> Path:
+    """Tries learning rates on a dataset that no result uses; the chapters take the best ones.
+
+    Args:
+        jobs: Processes, of one thread each; None takes one a core.
+    """
+    torch.set_num_threads(1)
+    clip = load_clip("emoji-clip", device="cpu")
+    return grid.choose_settings(clip, jobs=jobs or cpu_count())
 
 
 def hero(to: Path) -> None:

@@ -3,13 +3,15 @@
 ``{chapter-status}`` draws the table of the status page, ``{road-map}`` lists the chapters;
 ``{run-cost}`` in a chapter gives its own measured time and memory. All read what
 ``tools/execute.py`` wrote into the executed notebooks. The API page lists every module of the
-library, so that none can be forgotten, and each "chapter N" in a docstring becomes a link.
+library and every command, so that none can be forgotten, and each "chapter N" in a docstring
+becomes a link.
 """
 
 import importlib
 import json
 import pkgutil
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,14 @@ from docutils.parsers.rst import Directive
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxRole
+from typer.main import get_command
+
+from cocoop_tutorial import cli
 
 # Modules in the order in which a reader meets them; the others follow by name.
 READING_ORDER = ("backbones", "frozen_clip", "datasets", "datasets.splits", "datasets.folder")
 READING_ORDER += ("evaluation", "models", "prompts", "text_encoder", "meta_net", "training")
+READING_ORDER += ("train_config", "train_features", "train_step", "train_state", "distributed")
 READING_ORDER += ("checkpoints", "results", "plots", "book", "errors")
 HEADINGS = ("Chapter", "Code cells", "Run time", "Peak memory", "Machine", "Versions")
 
@@ -145,17 +151,28 @@ class RunCost(SphinxRole):
 
 
 def list_modules(package: str) -> list[str]:
-    """Return the names of all modules but the chapters' checkers and runnable files."""
+    """Return the names of all modules but checkers, runnable files and the command line."""
     root = importlib.import_module(package)
     found = pkgutil.walk_packages(root.__path__, f"{package}.")
-    hidden = ("._", ".checks", ".__main__")
-    names = [item.name for item in found if not any(part in item.name for part in hidden)]
+    hidden = ("._", ".checks", ".__main__", ".cli_")
+    names = [item.name for item in found if not any(part in f"{item.name}_" for part in hidden)]
     order = {f"{package}.{name}": place for place, name in enumerate(READING_ORDER)}
     return sorted(names, key=lambda name: (order.get(name, len(order)), name))
 
 
+def list_commands(command: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Yield every command of a program and what its ``--help`` says, without colours."""
+    if not hasattr(command, "commands"):
+        command.rich_markup_mode = None
+        context = command.context_class(command, info_name=name, terminal_width=88)
+        yield name, command.get_help(context)
+        return
+    for part, inner in command.commands.items():
+        yield from list_commands(inner, f"{name} {part}")
+
+
 def write_api(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Put a section for every module in the place of the API page's marker."""
+    """Put a section for every module and every command in the place of the page's markers."""
     if docname != "api":
         return
     sections = []
@@ -164,6 +181,11 @@ def write_api(app: Sphinx, docname: str, source: list[str]) -> None:
         body = f".. automodule:: {name}\n   :members:\n   :ignore-module-all:\n"
         sections.append(f"## `{title}`\n\n```{{eval-rst}}\n{body}```\n")
     source[0] = source[0].replace("<!-- modules -->", "\n".join(sections))
+    helps = [
+        f"### `{name}`\n\n```text\n{text}\n```\n"
+        for name, text in list_commands(get_command(cli.app), cli.app.info.name)
+    ]
+    source[0] = source[0].replace("<!-- commands -->", "\n".join(helps))
 
 
 def mark_commands(

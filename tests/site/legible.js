@@ -43,7 +43,7 @@
     const size = parseFloat(style.fontSize);
     const large = size >= 24 || (size >= 18.6 && Number(style.fontWeight) >= 700);
     if (ratio < (large ? 3 : 4.5)) {
-      const key = `${element.tagName.toLowerCase()}.${element.className}`;
+      const key = `${element.tagName.toLowerCase()}.${element.getAttribute("class") || ""}`;
       if (!bad.has(key)) bad.set(key, `${key} "${text.slice(0, 40)}" ${ink} on ${back.slice(0, 3)}: ${ratio.toFixed(2)}`);
     }
   }
