@@ -4,6 +4,7 @@ Everything random here is a function of the seed, the epoch and the image alone.
 killed therefore finds the same order and the same crops again, wherever it goes on.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from . import distributed
-from .datasets.images import image_batches
-from .datasets.splits import Split
-from .errors import TrainingError, memory_advice
+from .datasets.images import check_images, image_batches
+from .datasets.splits import Dataset, Split
+from .errors import DataError, TrainingError, memory_advice
 from .evaluation import image_features
 from .frozen_clip import FrozenCLIP
 from .train_config import TrainConfig
@@ -67,7 +68,7 @@ class FeatureSource:
     """Gives each step its image features, computed in large batches."""
 
     def __init__(self, clip: FrozenCLIP, split: Split, config: TrainConfig) -> None:
-        """Computes all features now, if the transform is fixed.
+        """Computes all features now, if the transform is fixed; else looks at every image once.
 
         Args:
             clip: The backbone.
@@ -79,9 +80,13 @@ class FeatureSource:
             TrainingError: The image tower's numbers overflow.
             MemoryLimitError: A batch of the image tower does not fit.
         """
+        if not split.samples:
+            raise DataError("There are no images to train on.")
         self.clip, self.split, self.config = clip, split, config
         self.labels = torch.tensor(split.labels, device=clip.device)
         self.table = self._all_features() if config.transform == "test" else None
+        if self.table is None:  # a broken image would stop the first epoch in the middle
+            check_images(Dataset("training", [], split, Split(), Split()))
 
     def steps(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The steps of an epoch.
@@ -113,7 +118,7 @@ class FeatureSource:
         # in the last bit from those of a run that was not interrupted.
         begin = start - start % self.config.feature_batch
         crops = self._crops(epoch, flat[begin:])
-        ready = torch.cat([next(crops)])[start - begin :]
+        ready = next(crops)[start - begin :]
         for indices in mine[first:]:
             while len(ready) < len(indices):
                 ready = torch.cat([ready, next(crops)])
@@ -127,17 +132,20 @@ class FeatureSource:
         paths = [self.split.samples[i][0] for i in indices]
         seeds = [draw_seed(config.seed, epoch, i) for i in indices]
         blocks = image_batches(paths, clip.preprocess_train, config.feature_batch, seeds=seeds)
-        for block in blocks:
-            with memory_advice(f"Lower feature_batch (now {config.feature_batch})."):
+        with self._advice():
+            for block in blocks:
                 yield self._checked(clip.encode_image(block))
 
     def _all_features(self) -> Tensor:
         """`[N, E]`; each process computes its share."""
         n = len(self.split)
-        samples = [self.split.samples[i] for i in distributed.share(n)] if n else []
-        size = self.config.feature_batch
-        features, _ = image_features(self.clip, Split(samples), batch_size=size)
+        mine = Split([self.split.samples[i] for i in distributed.share(n)])
+        with self._advice():
+            features, _ = image_features(self.clip, mine, batch_size=self.config.feature_batch)
         return self._checked(distributed.gather_rows(features, n))
+
+    def _advice(self) -> contextlib.AbstractContextManager[None]:
+        return memory_advice(f"Lower feature_batch (now {self.config.feature_batch}).")
 
     def _checked(self, features: Tensor) -> Tensor:
         if not features.isfinite().all():
