@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .frozen_clip import FrozenCLIP
+from .packed_attention import attention
 from .packed_memory import make_plan, memory_budget
 from .packed_names import ClassList, Names, class_list, packed_tower
-from .packed_tower import Attention, PackedTower
+from .packed_tower import PackedTower
 from .prompts import ClassPrompts
 from .reference import encode_reference
 
@@ -84,12 +85,11 @@ def encode_names(tower: PackedTower, names: Names, context: Tensor) -> Tensor:
     # The first layer's projection of the names is a constant: only the context's is computed.
     qkv = tower.blocks[0].project(context)  # [B, C, 3 D]
     qkv = names.first.expand(B, -1, -1).index_copy(1, slots, qkv)  # [B, N, 3 D]
-    mask = names.mask.expand(B, *names.mask.shape).flatten(0, 1)  # [B * T, 1, R, P + R]
     for i, block in enumerate(tower.blocks[:-1]):
         if i > 0:
             qkv = block.project(x)  # [B, N, 3 D]
         q, kv = qkv.view(B, T, R, 3 * D).split([D, 2 * D], dim=-1)
-        attended = Attention.apply(q, kv, tower.starts[i], mask, tower.heads, layout.prefix)
+        attended = attention(q, kv, tower.starts[i], names.mask, tower.heads, layout.prefix)
         x = block.finish(x, attended.view(B, T * R, D))  # [B, N, D]
     return tower.head(_last_layer(tower, names, x))
 
@@ -105,7 +105,6 @@ def _last_layer(tower: PackedTower, names: Names, x: Tensor) -> Tensor:
     kv = block.project(x, slice(D, None)).view(B, T, R, 2 * D)
     ends = x[:, layout.ends]  # [B, T * Q, D]
     q = block.project(ends, slice(D)).view(B, T, Q, D)
-    mask = names.end_mask.expand(B, *names.end_mask.shape).flatten(0, 1)  # [B * T, 1, Q, P + R]
-    attended = Attention.apply(q, kv, tower.starts[-1], mask, tower.heads, layout.prefix)
+    attended = attention(q, kv, tower.starts[-1], names.end_mask, tower.heads, layout.prefix)
     attended = attended.view(B, T * Q, D)[:, layout.order]  # [B, k, D]
     return block.finish(ends[:, layout.order], attended)

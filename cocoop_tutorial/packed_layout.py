@@ -8,14 +8,17 @@ that stand before every name), T tiles of R tokens each.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from .prompts import ClassPrompts
 
-TILE_SIZES = range(24, 129, 4)  # R: small tiles waste less attention, large ones fewer tokens
-ATTENTION_COST = 4.0  # small products run this much slower an operation than large ones
+TILE_SIZES = range(16, 65, 2)  # R: small tiles waste less attention, large ones fewer places
+ATTENTION_COST = 5.0  # small products run this much slower an operation than large ones
+OPEN_TILES = 12  # where a class may go
+SAMPLE = 150  # classes that choose the tile size
 
 
 @dataclass
@@ -141,26 +144,38 @@ def build_layout(paths: dict[int, list[int]], prefix: int, width: int) -> Layout
     Returns:
         The layout of these classes; class number i in it is the i-th key of `paths`.
     """
-    longest = prefix + max(map(len, paths.values()))
-    ordered = sorted(paths, key=lambda k: paths[k])  # names that begin alike become neighbours
-    best, least = [], float("inf")
-    for size in sorted({max(longest, size) for size in TILE_SIZES}):
-        tiles = fill_tiles(((k, paths[k]) for k in ordered), prefix, size)
+    alike = sorted(paths, key=lambda k: paths[k])  # names that begin alike are neighbours
+    longest = max(prefix, *map(len, paths.values()))
+
+    def order(classes: list[int], by_length: bool) -> list[tuple[int, list[int]]]:
+        if by_length:  # short names fill the gaps that long ones leave
+            classes = sorted(classes, key=lambda k: -len(paths[k]))
+        return [(k, paths[k]) for k in classes]
+
+    def cost(trial: tuple[bool, int]) -> float:
+        by_length, size = trial
+        tiles = fill_tiles(order(alike[:SAMPLE], by_length), prefix, max(size, longest))
         size = max(len(tile.keys) for tile in tiles)
-        cost = len(tiles) * size * (1 + ATTENTION_COST * (prefix + size) / (6 * width))
-        if cost < least:
-            best, least = tiles, cost
-    return _as_tensors(best, list(paths), prefix)
+        return len(tiles) * size * (1 + ATTENTION_COST * (prefix + size) / (6 * width))
+
+    by_length, size = min(product((False, True), TILE_SIZES), key=cost)
+    tiles = fill_tiles(order(alike, by_length), prefix, max(size, longest))
+    return _as_tensors(tiles, list(paths), prefix)
 
 
 def fill_tiles(paths: Iterable[tuple[int, list[int]]], prefix: int, size: int) -> list[Tile]:
-    """Fills one tile after another, each with as many classes as it holds."""
+    """Puts each class where fewest of its tokens are missing, among the last few tiles."""
     tiles = [Tile()]
     tiles[0].add([-1 - m for m in range(prefix)], shared=False)
     for k, path in paths:
-        if len(tiles[-1].keys) + tiles[-1].missing(path) > size:
+        lacks = [(tile.missing(path), tile) for tile in tiles[-OPEN_TILES:]]
+        fits = [pair for pair in lacks if len(pair[1].keys) + pair[0] <= size]
+        if not fits:
             tiles.append(Tile())
-        tiles[-1].ends[k] = tiles[-1].add(path)
+            fits = [(len(path), tiles[-1])]
+        # The fullest of them, so that no gap is left everywhere.
+        _, tile = min(fits, key=lambda pair: (pair[0], -len(pair[1].keys)))
+        tile.ends[k] = tile.add(path)
     return tiles
 
 

@@ -1,9 +1,9 @@
-"""A frozen text tower as the packed encoder runs it: weights, products, attention (chapter 5).
+"""A frozen text tower as the packed encoder runs it (chapter 5).
 
-The weights never train, so backward needs gradients of inputs only: a linear layer keeps nothing,
-and attention keeps queries, keys and values but not its weights or its output.
+The weights never train, so backward needs gradients of inputs only, and a linear layer keeps
+nothing for it.
 
-Notation: B images, D = text width, H heads, P prefix positions, T tiles of R tokens.
+Notation: D, E = text, joint width, H heads.
 """
 
 from collections.abc import Callable
@@ -46,6 +46,8 @@ class OneDNNLinear(torch.autograd.Function):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear` with a frozen weight, by the faster of PyTorch's two libraries on a CPU."""
+    if torch.compiler.is_compiling():  # the compiler picks a library by itself
+        return F.linear(x, weight, bias)
     if ONEDNN and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32:
         return OneDNNLinear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
@@ -54,53 +56,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def quick_gelu(x: Tensor) -> Tensor:
     """OpenAI's activation, x * sigmoid(1.702 x), keeping one tensor for backward and not two."""
     return F.silu(1.702 * x).div_(1.702)
-
-
-def attend(q: Tensor, kv: Tensor, start: Tensor, sees: Tensor, heads: int, prefix: int) -> Tensor:
-    """Attention within tiles, and from every tile to the image's prefix.
-
-    The prefix is joined to each tile, not to each class: T = K / 10 or so.
-
-    Args:
-        q: `[B, T, Q, D]`, queries.
-        kv: `[B, T, R, 2 D]`, keys and values; the first `prefix` of tile 0 are the prefix's.
-        start: `[2 D]`, key and value of the start token: a constant.
-        sees: `[B * T, 1, Q, P + R]`, 0 or minus infinity, added to the scores.
-        heads: H.
-        prefix: P - 1.
-
-    Returns:
-        `[B, T, Q, D]`.
-    """
-    B, T, Q, D = q.shape
-    first = torch.cat([start.expand(B, 1, -1), kv[:, 0, :prefix]], dim=1)  # [B, P, 2 D]
-    first = first.unsqueeze(1).expand(-1, T, -1, -1)  # [B, T, P, 2 D]
-    kv = torch.cat([first, kv], dim=2)  # [B, T, P + R, 2 D]
-    kv = kv.view(B * T, -1, 2, heads, D // heads)
-    k, v = kv.permute(2, 0, 3, 1, 4)  # [B * T, H, P + R, D / H] each
-    q = q.reshape(B * T, Q, heads, D // heads).transpose(1, 2)  # [B * T, H, Q, D / H]
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=sees)
-    return out.transpose(1, 2).reshape(B, T, Q, D)
-
-
-class Attention(torch.autograd.Function):
-    """`attend` that keeps its inputs only and runs again in backward: it is 3% of the work."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, kv: Tensor, *rest: Any) -> Tensor:
-        """See `attend`."""
-        ctx.save_for_backward(q, kv)
-        ctx.rest = rest
-        return attend(q, kv, *rest)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of queries, keys and values."""
-        inputs = [t.detach().requires_grad_() for t in ctx.saved_tensors]
-        with torch.enable_grad():
-            out = attend(*inputs, *ctx.rest)
-        return *torch.autograd.grad(out, inputs, grad), None, None, None, None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,145 @@
+"""What each switch does to the packed encoder: one change at a time, taking turns.
+
+    python -m benchmarks.switches            # about two minutes; most of it is compiling
+
+Attention fused or written out, the other matrix library, half precision, torch.compile, and on
+CUDA torch.compile with CUDA graphs. Writes bench_switches_DEVICE.json. The library has the
+switches as they win; run this again where another machine may answer otherwise.
+"""
+
+import argparse
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from benchmarks.contest import KINDS, Contender, differences, earlier_cells
+from benchmarks.text_encoder import SEED, Size, contenders, size
+from cocoop_tutorial import load_clip, packed, packed_attention, packed_tower
+from cocoop_tutorial.measure import Times, seconds
+from cocoop_tutorial.packed_attention import ExplicitAttention, FusedAttention
+from cocoop_tutorial.results import save_result
+from cocoop_tutorial.speed_results import AS_IT_IS
+
+SIZES: list[Size] = [(50, 1), (100, 8)]
+Change = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+@dataclass
+class Switch:
+    """One way to run the packed encoder.
+
+    Attributes:
+        contender: Model, features and labels.
+        change: What is different, for as long as the context lasts.
+        times: Seconds; those of the first call apart, for it may compile.
+        facts: As they are saved.
+    """
+
+    contender: Contender
+    change: Change = contextlib.nullcontext
+    times: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def turn(self) -> None:
+        """A training step and an inference pass."""
+        with self.change():
+            for kind in KINDS:
+                run = getattr(self.contender, kind)
+                self.times[kind].append(seconds(run, self.contender.features.device))
+
+    def first_turn(self) -> None:
+        """Compiles what is to be compiled; a switch that does not work here says so."""
+        try:
+            self.turn()
+        except RuntimeError as error:  # no C++ compiler, for one
+            self.facts["failed"] = " ".join(str(error).split())[:200]
+            return
+        self.facts["first_seconds"] = sum(times.pop() for times in self.times.values())
+
+
+def switches(device: str, compiler: str) -> dict[str, Change]:
+    """Name to what it changes in the library, without bf16, which is another backbone."""
+    swapped = {"ExplicitAttention": FusedAttention, "FusedAttention": ExplicitAttention}
+    found: dict[str, Change] = {
+        AS_IT_IS: contextlib.nullcontext,
+        "the other attention": lambda: patch.multiple(packed_attention, **swapped),
+    }
+    if device == "cpu" and packed_tower.ONEDNN:
+        found["the other matrix library"] = lambda: patch.object(packed_tower, "ONEDNN", False)
+    found["torch.compile"] = compiled(backend=compiler)
+    if device == "cuda":
+        found["torch.compile with CUDA graphs"] = compiled(backend=compiler, mode="reduce-overhead")
+    return found
+
+
+def compiled(**options: Any) -> Change:
+    """Compiles the function that holds all seven steps."""
+    function = torch.compile(packed.encode_names, **options)
+    return lambda: patch.object(packed, "encode_names", function)
+
+
+def measure_size(
+    backbone: str, where: Size, changes: dict[str, Change], options: argparse.Namespace
+) -> dict[str, Any]:
+    """All switches on one size."""
+    clips = {p: load_clip(backbone, options.device, p) for p in ("fp32", "bf16")}
+    running = {
+        name: Switch(contenders(clips["fp32"], where)["packed"], change)
+        for name, change in changes.items()
+    }
+    running["bf16"] = Switch(contenders(clips["bf16"], where)["packed"])
+    for switch in running.values():
+        switch.first_turn()
+    working = [switch for switch in running.values() if "failed" not in switch.facts]
+    for _ in range(options.repeats):
+        for switch in working:
+            switch.turn()
+    for switch in working:
+        switch.facts |= {kind: Times.of(switch.times[kind]).as_dict() for kind in KINDS}
+        plain = running[AS_IT_IS].contender
+        switch.facts["differences"] = differences(switch.contender, plain)
+    found = {name: switch.facts for name, switch in running.items()}
+    return {"classes": where[0], "images": where[1], "switches": found}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.switches", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--only", type=size, nargs="+", metavar="KxB", default=SIZES)
+    parser.add_argument("--backbone", default="ViT-B-16/random")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--compiler", default="inductor", help="torch.compile's backend")
+    parser.add_argument("--fresh", action="store_true", help="forget the sizes of earlier runs")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--folder", type=Path, help="where to write (default: results)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measures the sizes that are missing and saves after each."""
+    options = arguments()
+    name = f"bench_switches_{options.device}"
+    cells = earlier_cells(name, options, "backbone")
+    done = {(cell["classes"], cell["images"]) for cell in cells}
+    changes = switches(options.device, options.compiler)
+    for where in options.only:
+        if where in done:
+            continue
+        cells.append(measure_size(options.backbone, where, changes, options))
+        data = {"backbone": options.backbone, "cells": cells}
+        save_result(name, data, seeds=[SEED], device=options.device, folder=options.folder)
+        for switch, facts in cells[-1]["switches"].items():
+            told = facts.get("failed") or ", ".join(
+                f"{k} {facts[k]['median']:.3f} s" for k in KINDS
+            )
+            print(f"K={where[0]} B={where[1]} {switch}: {told}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Reading what `make bench` has recorded (chapter 5)."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .errors import MissingDataError
+from .results import load_result
+
+METHODS = ("published", "truncated", "packed")
+AS_IT_IS = "as it is"  # the packed encoder with no switch turned
+# What an epoch's time goes to, in the order of the work.
+PARTS = (
+    "checking images",
+    "waiting for images",
+    "image tower",
+    "text tower, forward",
+    "text tower, backward",
+    "optimiser",
+)
+
+
+def load_bench(device: str, folder: Path | None = None) -> pd.DataFrame:
+    """The rows of `results/bench_text_encoder_DEVICE.json`; says so where there is no such file.
+
+    Args:
+        device: "cpu" or "cuda".
+        folder: Of the result file; None takes the results folder.
+
+    Returns:
+        One row for each number of `classes`, of `images` and `method`: `train` and `inference`
+        (median seconds), `train_low` and so on, `saved_bytes`, `peak_process_bytes`, `tokens`,
+        `train_operations`, `rate` (operations a second, measured beside the cell) and `skipped`
+        (why there is no time). Empty if nothing is recorded.
+    """
+    data = _recorded(f"bench_text_encoder_{device}", device, folder)
+    rows = []
+    for cell in data.get("cells", []):
+        where = {"classes": cell["classes"], "images": cell["images"]}
+        for method in METHODS:
+            facts = dict(cell["methods"][method])
+            for kind in ("train", "inference"):
+                times = facts.pop(kind, {})
+                facts[kind] = times.get("median")
+                facts |= {f"{kind}_{end}": times.get(end) for end in ("low", "high")}
+            rows.append(where | {"method": method, "rate": cell["rates"]["ours"]} | facts)
+    return pd.DataFrame(rows)
+
+
+def _recorded(name: str, device: str, folder: Path | None) -> dict[str, Any]:
+    """The data of a result; empty, with a word to the reader, if there is none."""
+    try:
+        return load_result(name, folder)["data"]
+    except MissingDataError:
+        place = "" if device == "cpu" else " on a machine with a GPU"
+        print(f"{name}: not recorded yet; `make bench` writes it{place}.")
+        return {}
+
+
+def load_epoch(device: str, folder: Path | None = None) -> pd.DataFrame:
+    """The cases of `results/bench_end_to_end_DEVICE.json`; says so where there is no such file.
+
+    Args:
+        device: "cpu" or "cuda".
+        folder: Of the result file; None takes the results folder.
+
+    Returns:
+        One row for each `transform` ("test": fixed, "train": random crops), number of `shots` and
+        `batch_size`, with `classes`, `images`, and seconds: `PARTS`, `other` and the `whole`;
+        `decoding` is processor time of threads beside them. Empty if nothing is recorded.
+    """
+    cases = _recorded(f"bench_end_to_end_{device}", device, folder).get("cells", [])
+    frame = pd.DataFrame([case | case["seconds"] for case in cases])
+    if len(frame):
+        frame["other"] = frame["whole"] - frame[list(PARTS)].sum(axis=1)
+        frame = frame.drop(columns="seconds").set_index(["transform", "shots", "batch_size"])
+    return frame
+
+
+def epoch_table(epoch: pd.DataFrame) -> pd.DataFrame:
+    """Where an epoch's time goes: seconds, and milliseconds an image.
+
+    Args:
+        epoch: From `load_epoch`.
+    """
+    parts = [*PARTS, "other", "whole", "decoding"]
+    columns = {}
+    for (transform, shots, size), row in epoch.iterrows():
+        views = {"test": "fixed view", "train": "random crops"}[transform]
+        case = f"{views}, {shots} shots, B = {size}"
+        seconds = row[parts].astype(float)
+        columns[case, "s"] = seconds
+        columns[case, "ms an image"] = 1e3 * seconds / row.images
+    return pd.DataFrame(columns).rename({"decoding": "decoding, in threads beside it"})
+
+
+def cost_table(device: str, folder: Path | None = None) -> pd.DataFrame:
+    """CoOp's training step beside CoCoOp's, both with the packed encoder, in ms an image.
+
+    Args:
+        device: "cpu" or "cuda".
+        folder: Of the result file; None takes the results folder.
+
+    Returns:
+        Median milliseconds by classes (rows) and by method and images (columns). Empty if nothing
+        is recorded.
+    """
+    rows = {}
+    for cell in _recorded(f"bench_text_encoder_{device}", device, folder).get("cells", []):
+        B, both = cell["images"], {"CoCoOp": cell["methods"], "CoOp": cell["coop"]}
+        for method, found in both.items():
+            cost = 1e3 * found["packed"]["train"]["median"] / B
+            rows.setdefault(cell["classes"], {})[method, f"B = {B}"] = cost
+    return pd.DataFrame.from_dict(rows, orient="index").sort_index().rename_axis("K")
+
+
+def ratios(bench: pd.DataFrame, column: str, over: str = "packed") -> pd.Series:
+    """How many times more the published encoder takes than `over`, by classes and images.
+
+    Args:
+        bench: From `load_bench`.
+        column: "train", "inference", "saved_bytes" or another number.
+        over: "packed" or "truncated".
+    """
+    wide = bench.pivot(index=["classes", "images"], columns="method", values=column).astype(float)
+    return (wide["published"] / wide[over]).dropna()
+
+
+def bench_table(bench: pd.DataFrame) -> pd.DataFrame:
+    """Training steps side by side, in milliseconds; a method that was not timed gets counts.
+
+    Args:
+        bench: From `load_bench`.
+
+    Returns:
+        Text cells: "median (lowest to highest)", or the counted operations and bytes.
+    """
+
+    def cell(row: pd.Series) -> str:
+        if pd.notna(row.train):
+            low, high = 1e3 * row.train_low, 1e3 * row.train_high
+            return f"{1e3 * row.train:,.0f} ({low:,.0f} to {high:,.0f})"
+        return f"not run: {row.train_operations / 1e12:.1f} T operations"
+
+    text = bench.assign(cell=bench.apply(cell, axis=1))
+    wide = text.pivot(index=["classes", "images"], columns="method", values="cell")
+    return wide[list(METHODS)]
+
+
+def switch_table(device: str, folder: Path | None = None) -> pd.DataFrame:
+    """What each switch did to the packed encoder; `results/bench_switches_DEVICE.json`.
+
+    Args:
+        device: "cpu" or "cuda".
+        folder: Of the result file; None takes the results folder.
+
+    Returns:
+        By `classes`, `images` and `switch`: median seconds of `train` and `inference`, how many
+        times faster than `AS_IT_IS` they are (`train gain`, `inference gain`), `first call` with
+        what it compiles (seconds), the largest relative `logits` difference, and `failed`: why it
+        did not run. Empty if nothing is recorded.
+    """
+    rows = []
+    for cell in _recorded(f"bench_switches_{device}", device, folder).get("cells", []):
+        plain = cell["switches"][AS_IT_IS]
+        for name, facts in cell["switches"].items():
+            row = {"classes": cell["classes"], "images": cell["images"], "switch": name}
+            for kind in ("train", "inference"):
+                row[kind] = facts.get(kind, {}).get("median")
+                row[f"{kind} gain"] = row[kind] and plain[kind]["median"] / row[kind]
+            row["first call"] = facts.get("first_seconds")
+            row["logits"] = facts.get("differences", {}).get("logits")
+            rows.append(row | {"failed": facts.get("failed", "")})
+    frame = pd.DataFrame(rows)
+    return frame.set_index(["classes", "images", "switch"]) if len(frame) else frame
