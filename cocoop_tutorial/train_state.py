@@ -63,12 +63,15 @@ class TrainState:
         parameters: Name to parameter, of all that trains.
         optimizer: SGD over these parameters.
         scaler: The loss scaler; it does nothing unless enabled.
+        budget: Bytes that the text encoder may use; kept, because pieces of another size round
+            differently.
         place: Where the run is.
     """
 
     parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.SGD
     scaler: GradScaler
+    budget: int
     place: Place = field(default_factory=Place)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -106,6 +109,7 @@ def save_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> None:
         "run": run,
         "place": dataclasses.asdict(state.place),
         "scaler": state.scaler.state_dict(),
+        "budget": state.budget,
     }
     metadata = {"format": "pt", KEY: json.dumps(facts)}
     write_atomic(folder / FILE, safetensors.torch.save(state.tensors(), metadata))
@@ -136,7 +140,7 @@ def load_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> bool:
     facts, tensors = content[0]
     _check_same(facts["run"], json.loads(json.dumps(run)), folder)
     state.load_tensors(tensors)
-    state.place = Place(**facts["place"])
+    state.place, state.budget = Place(**facts["place"]), facts["budget"]
     if state.scaler.is_enabled():
         state.scaler.load_state_dict(facts["scaler"])
     return True

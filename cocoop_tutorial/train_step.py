@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from . import distributed
 from .errors import memory_advice
+from .packed_memory import fixed_budget, memory_budget
 from .prompt_learner import PromptLearner
 from .train_config import TrainConfig
 from .train_features import Batch
@@ -83,7 +84,22 @@ def new_state(model: PromptLearner, config: TrainConfig) -> TrainState:
     )
     small = config.precision == "fp16" or (config.precision == "amp" and kind == "cuda")
     scaler = GradScaler(kind, init_scale=FIRST_SCALE, enabled=small)
-    return TrainState(parameters, optimizer, scaler)
+    return TrainState(parameters, optimizer, scaler, steady_budget(model.clip.device))
+
+
+def steady_budget(device: torch.device) -> int:
+    """The encoder's memory for a whole run, the same in all processes.
+
+    Args:
+        device: Where the run computes.
+
+    Returns:
+        Bytes: a power of two, so that a little more or less of free memory changes nothing.
+    """
+    budget = [max(memory_budget(device), 1)]
+    if distributed.active():
+        torch.distributed.broadcast_object_list(budget)
+    return 2 ** (budget[0].bit_length() - 1)
 
 
 class Stepper:
@@ -125,7 +141,7 @@ class Stepper:
         # The mean over the step's images; DistributedDataParallel averages over processes.
         scale = distributed.world_size() / batch.size
         self.state.optimizer.zero_grad(set_to_none=True)
-        with memory_advice(self._advice(size)):
+        with memory_advice(self._advice(size)), fixed_budget(self.state.budget):
             for i, part in enumerate(parts):
                 with self._exchange(last=i == len(parts) - 1):
                     loss, part_sums = self.objective(*part)
@@ -142,9 +158,9 @@ class Stepper:
         return self.objective.no_sync()
 
     def _advice(self, size: int) -> str:
+        half = "load the backbone in half precision (precision='bf16' or 'fp16')"
         if size > 1:
-            return f"Set micro_batch={size // 2} (now {size}): less memory, the same step."
-        return (
-            f"One image with {len(self.model.classnames)} classes does not fit. Load the backbone "
-            "in half precision (precision='bf16' or 'fp16'), or use a smaller backbone."
-        )
+            less = f"Set micro_batch={size // 2} (now {size}): less memory, the same step."
+            return f"{less} If that is not enough, {half}."
+        classes = len(self.model.classnames)
+        return f"One image with {classes} classes does not fit: {half}, or take a smaller one."

@@ -12,6 +12,7 @@ from . import distributed
 from .datasets.splits import Dataset
 from .errors import TrainingError
 from .evaluation import check_names
+from .packed_memory import fixed_budget
 from .progress import bar
 from .prompt_learner import PromptLearner
 from .train_config import TrainConfig, learning_rate
@@ -97,10 +98,10 @@ class _Trainer:
     def run(self, measure: Measure | None) -> pd.DataFrame:
         place, config = self.state.place, self.config
         assert config.epochs is not None
+        steps, done = config.epochs * self.n_steps, place.epoch * self.n_steps + place.step
         silent = {} if distributed.is_main() else {"disable": True}
-        steps = config.epochs * self.n_steps
-        self.bar = bar(None, type(self.model).__name__, steps, unit="step", **silent)
-        self.bar.update(place.epoch * self.n_steps + place.step)
+        name = type(self.model).__name__
+        self.bar = bar(None, name, steps, initial=done, unit="step", **silent)
         training = self.model.training
         self.model.train()
         try:
@@ -194,7 +195,8 @@ class _Trainer:
             "seconds": place.seconds,
         }
         if measure is not None:
-            row |= {name: float(value) for name, value in measure(self.model).items()}
+            with torch.no_grad(), fixed_budget(self.state.budget):
+                row |= {name: float(value) for name, value in measure(self.model).items()}
         place.rows.append(row)
         place.epoch, place.step, place.images = place.epoch + 1, 0, 0
         place.loss = place.correct = place.seconds = 0.0
