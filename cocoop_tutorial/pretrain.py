@@ -1,6 +1,6 @@
 """Pretrains `emoji-clip`, the small real CLIP that the embedded world runs on (chapter 1).
 
-    python -m cocoop_tutorial.pretrain --run data/cache/pretrain
+    python -m cocoop_tutorial.pretrain --run data/cache/pretrain --compile --publish
 
 The run can be stopped at any time; the same command goes on from its last checkpoint. The
 model is open_clip's own `CLIP` class with CLIP's own tokenizer.
@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from cocoop_tutorial import pretrain_data as pairs
+from cocoop_tutorial.backbones import EMOJI_CLIP
 from cocoop_tutorial.results import save_result
 
 VOCABULARY = 49408  # CLIP's tokenizer
@@ -288,7 +289,7 @@ def report(run: Run) -> Path:
             "token table in use": count(clip.token_embedding),
         },
     }
-    command = "python -m cocoop_tutorial.pretrain --run data/cache/pretrain --compile"
+    command = "python -m cocoop_tutorial.pretrain --run data/cache/pretrain --compile --publish"
     return save_result("pretrain_emoji_clip", data, command, [run.recipe.seed], run.device)
 
 
@@ -304,8 +305,9 @@ def main(
     fused: Annotated[
         bool, typer.Option("--compile", help="Compile the image tower: a quarter faster.")
     ] = False,
-    to: Annotated[Path | None, typer.Option(help="Where to write the model directory.")] = None,
-    publish: Annotated[bool, typer.Option(help="Write the curves to results/ too.")] = False,
+    publish: Annotated[
+        bool, typer.Option(help="Write the package's weights, and the curves to results/.")
+    ] = False,
 ) -> None:
     """Pretrains emoji-clip, or goes on from the run folder's checkpoint."""
     recipe = Recipe(images=images, emoji_share=emoji_share, without_house=without_house, seed=seed)
@@ -315,9 +317,8 @@ def main(
     if fused:
         state.towers.clip.visual.compile()
     state.train()
-    if to:
-        export(state, to)
     if publish:
+        export(state, EMOJI_CLIP)
         report(state)
 
 
