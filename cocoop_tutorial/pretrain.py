@@ -46,8 +46,10 @@ class Recipe:
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup: int = 200  # steps
-    strength: float = 0.5  # of the augmentation at its end
+    strength: float = 0.5  # of the augmentation at its highest
     ramp: float = 0.6  # share of the steps over which it gets there: the small towers underfit
+    calm_from: float = 0.87  # share of the steps after which it falls, towards plain drawings
+    calm: float = 0.15  # strength at the end
     bank_from: float = 0.25  # share of the steps after which the bank joins the loss
     tokens: int = 16  # captions are cut here: the longest name has 14 tokens
     held_out_share: float = 0.05  # of the emoji drawings, for the validation curve
@@ -147,8 +149,8 @@ class Run:
         r, c = self.recipe, self.corpus
         seed = (r.seed, self.step)
         rows, concepts, tokens = pairs.draw_batch(c, r.batch, r.emoji_share, seed)
-        strength = r.strength * min(1.0, 0.1 + self.step / (r.ramp * r.steps))
-        images = pairs.augment(c.pixels[rows], c.mono[rows], c.flippable[rows], seed, strength)
+        picked = c.pixels[rows], c.mono[rows], c.flippable[rows]
+        images = pairs.augment(*picked, seed, self.strength())
         with torch.autocast(self.device, torch.bfloat16):
             f = self.towers.image(images.to(self.device))  # [B, E]
             t = self.towers.text(tokens.to(self.device), self.end)  # [B, E]
@@ -163,6 +165,14 @@ class Run:
         wanted = self.corpus.is_emoji.copy()
         wanted[concepts] = False
         return self.bank[np.flatnonzero(wanted)]
+
+    def strength(self) -> float:
+        """Strength of this step's augmentation: it rises, stays, and falls at the end."""
+        r, done = self.recipe, self.step / self.recipe.steps
+        if done < r.calm_from:
+            return r.strength * min(1.0, 0.1 + done / r.ramp)
+        left = (1 - done) / (1 - r.calm_from)
+        return r.calm + (r.strength - r.calm) * left
 
     def rate(self) -> float:
         """Learning rate of this step: a linear warm-up, then a cosine down to zero."""
