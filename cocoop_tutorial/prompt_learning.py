@@ -35,7 +35,7 @@ DATASETS = (
     "emoji_clothing",
 )
 SEEDS = (1, 2, 3)
-RATES = (0.006, 0.02, 0.06, 0.2)
+RATES = (0.002, 0.006, 0.02, 0.06, 0.2)
 LOOKS = 10  # during a run; at each epoch they would take CoOp longer than the training does
 METHODS = ("CoCoOp", "CoOp", "zero-shot")  # the long runs first
 
