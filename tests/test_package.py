@@ -155,10 +155,10 @@ def test_wheel_holds_what_the_library_reads_and_no_more(wheel: Path) -> None:
     assert {path.relative_to(ROOT) for path in FILES} <= there
     npm = Path("cocoop_tutorial/datasets/emoji/npm")
     assert {npm / "package.json", npm / "package-lock.json"} <= there
-    results = {p.name for p in (ROOT / "results").glob("*.json")}
+    results = {p.name for p in (ROOT / "results").iterdir()}
     assert {p.name for p in there if p.parent.name == "results"} == results
     kinds = {path.suffix for path in there}
-    assert kinds <= {".py", ".json", ".md", ".safetensors", ".html", ".css", ".js"}
+    assert kinds <= {".py", ".json", ".md", ".safetensors", ".html", ".css", ".js", ".svg"}
 
 
 @pytest.mark.slow
