@@ -102,9 +102,9 @@ def _last_layer(tower: PackedTower, names: Names, x: Tensor) -> Tensor:
     layout, block, (B, _, D) = names.layout, tower.blocks[-1], x.shape
     T, R = layout.shape
     Q = len(layout.ends) // T
-    kv = block.project(x, slice(D, None)).view(B, T, R, 2 * D)
+    kv = block.kv(block.norm(x)).view(B, T, R, 2 * D)
     ends = x[:, layout.ends]  # [B, T * Q, D]
-    q = block.project(ends, slice(D)).view(B, T, Q, D)
+    q = block.q(block.norm(ends)).view(B, T, Q, D)
     attended = attention(q, kv, tower.starts[-1], names.end_mask, tower.heads, layout.prefix)
     attended = attended.view(B, T * Q, D)[:, layout.order]  # [B, k, D]
     return block.finish(ends[:, layout.order], attended)

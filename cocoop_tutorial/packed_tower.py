@@ -26,31 +26,56 @@ ONEDNN = (
 )
 
 
-class OneDNNLinear(torch.autograd.Function):
-    """`F.linear` with a frozen weight by oneDNN, which PyTorch itself uses in compiled code."""
+class FrozenLinear:
+    """`x W' + b` with a weight that never trains, by the faster of a CPU's two libraries.
+
+    oneDNN wants its weights in an order of its own. It would bring them into it at every call,
+    which costs as much as a product with 20 tokens: so the frozen weight is kept that way, and
+    its transpose for backward as well, from the first call that needs them.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """`[o, i]`, `[o]`."""
+        self.weight, self.bias = weight, bias
+        self.reordered: dict[bool, Tensor] = {}  # transposed or not -> oneDNN's own order
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[..., i]` to `[..., o]`."""
+        # The compiler picks a library by itself.
+        if not torch.compiler.is_compiling() and ONEDNN and x.device.type == "cpu":
+            if x.dtype == self.weight.dtype == torch.float32:
+                return OneDNNProduct.apply(x, self)
+        return F.linear(x, self.weight, self.bias)
+
+    def rows(self, part: slice) -> "FrozenLinear":
+        """The layer that computes a part of the outputs."""
+        return FrozenLinear(self.weight[part], None if self.bias is None else self.bias[part])
+
+    def product(self, x: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
+        """By oneDNN, x W' + b or x W."""
+        if transposed not in self.reordered:
+            weight = self.weight.t() if transposed else self.weight
+            with torch.inference_mode(False), torch.no_grad():
+                weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
+            self.reordered[transposed] = weight
+        weight = self.reordered[transposed]
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class OneDNNProduct(torch.autograd.Function):
+    """A frozen linear layer by oneDNN, which PyTorch itself uses in compiled code."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """`[..., i]` times `[o, i]` to `[..., o]`."""
-        ctx.weight = weight
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    def forward(ctx: Any, x: Tensor, layer: FrozenLinear) -> Tensor:
+        """`[..., i]` to `[..., o]`."""
+        ctx.layer = layer
+        return layer.product(x, layer.bias, transposed=False)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """The input's gradient; the weight has none."""
-        transposed = ctx.weight.t()
-        grad = torch.ops.mkldnn._linear_pointwise(grad, transposed, None, "none", [], "")
-        return grad, None, None
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear` with a frozen weight, by the faster of PyTorch's two libraries on a CPU."""
-    if torch.compiler.is_compiling():  # the compiler picks a library by itself
-        return F.linear(x, weight, bias)
-    if ONEDNN and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32:
-        return OneDNNLinear.apply(x, weight, bias)
-    return F.linear(x, weight, bias)
+        return ctx.layer.product(grad, None, transposed=True), None
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -64,23 +89,27 @@ class Block:
 
     ln_1: nn.Module
     ln_2: nn.Module
-    qkv: tuple[Tensor, Tensor | None]
-    out: tuple[Tensor, Tensor]
-    up: tuple[Tensor, Tensor]
-    down: tuple[Tensor, Tensor]
+    qkv: FrozenLinear
+    q: FrozenLinear
+    kv: FrozenLinear
+    out: FrozenLinear
+    up: FrozenLinear
+    down: FrozenLinear
     activation: Callable[[Tensor], Tensor]
 
-    def project(self, x: Tensor, part: slice = slice(None)) -> Tensor:
-        """Norm, then queries, keys, values: `[..., D]` to `[..., 3 D]`, or a part of the 3 D."""
-        weight, bias = self.qkv
-        x = self.ln_1(x).to(weight.dtype)
-        return linear(x, weight[part], None if bias is None else bias[part])
+    def norm(self, x: Tensor) -> Tensor:
+        """What queries, keys and values are made of: `[..., D]` to `[..., D]`."""
+        return self.ln_1(x).to(self.qkv.weight.dtype)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Norm, then queries, keys, values: `[..., D]` to `[..., 3 D]`."""
+        return self.qkv(self.norm(x))
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """All that follows attention: `[..., D]`, `[..., D]` to `[..., D]`."""
-        x = x + linear(attended, *self.out)
-        hidden = linear(self.ln_2(x).to(self.up[0].dtype), *self.up)  # [..., 4 D]
-        return x + linear(self.activation(hidden), *self.down)
+        x = x + self.out(attended)
+        hidden = self.up(self.ln_2(x).to(self.up.weight.dtype))  # [..., 4 D]
+        return x + self.down(self.activation(hidden))
 
 
 class PackedTower:
@@ -103,9 +132,9 @@ class PackedTower:
         projection = self.tower.text_projection
         self.projection = None
         if isinstance(projection, nn.Linear):
-            self.projection = _cast((projection.weight, projection.bias), dtype)
+            self.projection = _freeze((projection.weight, projection.bias), dtype)
         elif projection is not None:
-            self.projection = _cast((projection.t().contiguous(), None), dtype)
+            self.projection = _freeze((projection.t().contiguous(), None), dtype)
         start = torch.tensor([start_token], device=clip.device)
         self.starts = self._start_keys(self.embed(start, torch.zeros_like(start)))
 
@@ -130,7 +159,7 @@ class PackedTower:
         """Runs the start token `[1, D]`, which sees itself only: attention returns its value."""
         keys = []
         for block in self.blocks:
-            kv = block.project(x, slice(self.width, None))  # [1, 2 D]
+            kv = block.kv(block.norm(x))  # [1, 2 D]
             keys.append(kv[0])
             x = block.finish(x, kv[:, self.width :])
         return keys
@@ -139,7 +168,7 @@ class PackedTower:
         """From the end tokens' last states to features: `[..., D]` to `[..., E]`, normalised."""
         x = self.tower.ln_final(x)
         if self.projection is not None:
-            x = linear(x.to(self.dtype), *self.projection)
+            x = self.projection(x.to(self.dtype))
         return F.normalize(x, dim=-1)
 
 
@@ -185,12 +214,15 @@ def _read_block(block: nn.Module, dtype: torch.dtype) -> Block:
         (mlp.c_fc.weight, mlp.c_fc.bias),
         (mlp.c_proj.weight, mlp.c_proj.bias),
     ]
-    qkv, out, up, down = (_cast(pair, dtype) for pair in pairs)
+    qkv, out, up, down = (_freeze(pair, dtype) for pair in pairs)
+    D = len(qkv.weight) // 3
+    q, kv = qkv.rows(slice(D)), qkv.rows(slice(D, None))
     activation = quick_gelu if isinstance(mlp.gelu, QuickGELU) else mlp.gelu
-    return Block(block.ln_1, block.ln_2, qkv, out, up, down, activation)
+    return Block(block.ln_1, block.ln_2, qkv, q, kv, out, up, down, activation)
 
 
-def _cast(pair: tuple[Tensor, Tensor | None], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+def _freeze(pair: tuple[Tensor, Tensor | None], dtype: torch.dtype) -> FrozenLinear:
     """Weight and bias in another type, cut off from autograd."""
     weight, bias = pair
-    return weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
+    bias = None if bias is None else bias.detach().to(dtype)
+    return FrozenLinear(weight.detach().to(dtype), bias)
