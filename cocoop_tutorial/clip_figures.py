@@ -101,21 +101,24 @@ def houses_by_role() -> dict[str, str]:
 
 @plt.rc_context(STYLE)
 def pretraining_figure(data: Mapping[str, Any]) -> Figure:
-    """Loss and validation accuracy along a pretraining run; a dotted line where the bank joins.
+    """Loss and validation accuracy along a pretraining run; dotted: the bank, the second round.
 
     Args:
         data: Of `results/pretrain_emoji_clip.json`.
     """
     history, recipe = pd.DataFrame(data["history"]), data["recipe"]
+    second = recipe["restart"] // recipe["batch"]
+    begins = {"bank": recipe["bank_from"] * second, "round 2": second}
     fig, axes = figure(1, 2, figsize=(5.6, 2.5))
     shown = {"loss": "training loss", "val": "validation accuracy (%)"}
     for ax, (column, label) in zip(axes, shown.items(), strict=True):
         ax.plot(history.step, history[column], color=SEEN)
         ax.set(xlabel="step", ylabel=label)
-        joins = recipe["bank_from"] * recipe["steps"]
-        ax.axvline(joins, color="#555555", linestyle=":", linewidth=1)
         ax.set_ylim(bottom=0)
-    axes[0].text(joins, axes[0].get_ylim()[1], " bank", va="top", fontsize=8)
+        for begin in begins.values():
+            ax.axvline(begin, color="#555555", linestyle=":", linewidth=1)
+    for name, begin in begins.items():
+        axes[0].text(begin, axes[0].get_ylim()[1], f" {name}", va="top", fontsize=8)
     return fig
 
 

@@ -40,17 +40,19 @@ MODEL = {
 class Recipe:
     """Settings of a pretraining run."""
 
-    images: int = 1_400_000  # augmented pictures seen
+    images: int = 3_000_000  # augmented pictures seen, in two rounds
+    restart: int = 1_400_000  # pictures of the first round, by AdamW; the second one adds Muon
     batch: int = 256  # pairs of a picture and a caption, no concept twice
     emoji_share: float = 0.95  # of the pairs; the rest are general icons
     lr: float = 1e-3
+    second_lr: float = 7e-4  # about where one cosine over both rounds would be at the restart
     weight_decay: float = 0.05
-    warmup: int = 200  # steps
+    warmup: int = 200  # steps of each round
     strength: float = 0.5  # of the augmentation at its highest
-    ramp: float = 0.6  # share of the steps over which it gets there: the small towers underfit
-    calm_from: float = 0.87  # share of the steps after which it falls, towards plain drawings
-    calm: float = 0.15  # strength at the end
-    bank_from: float = 0.25  # share of the steps after which the bank joins the loss
+    ramp: float = 0.6  # share of round 1 over which it gets there: the small towers underfit
+    calm_from: float = 0.87  # share of a round after which it falls, towards plain drawings
+    calm: float = 0.15  # strength at the end of a round
+    bank_from: float = 0.25  # share of round 1 after which the bank joins the loss
     tokens: int = 16  # captions are cut here: the longest name has 14 tokens
     held_out_share: float = 0.05  # of the emoji drawings, for the validation curve
     without_house: str = ""  # a pretraining house to validate on, for choosing the recipe
@@ -60,6 +62,11 @@ class Recipe:
     def steps(self) -> int:
         """Optimiser steps in all."""
         return self.images // self.batch
+
+    @property
+    def second(self) -> int:
+        """The step at which the second round begins."""
+        return min(self.restart, self.images) // self.batch
 
 
 class Towers(torch.nn.Module):
@@ -120,6 +127,21 @@ def contrastive_loss(
     return (F.cross_entropy(logits, label) + F.cross_entropy(logits[:, : len(f)].T, label)) / 2
 
 
+def is_inner(name: str, weight: torch.Tensor) -> bool:
+    """Whether Muon may train a weight: a kernel, or a matrix of a text block.
+
+    Tables and outer projections are AdamW's, as Muon's authors advise; so is the attention pool,
+    whose large squares would cost a third of a step.
+    """
+    outer = ("embedding", "projection", "attnpool")
+    return weight.ndim >= 2 and not any(part in name for part in outer)
+
+
+def as_matrix(weight: torch.Tensor) -> torch.Tensor:
+    """A kernel [O, I, h, w], kept channels last, as [O, h * w * I]; a matrix as it is."""
+    return weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight
+
+
 class Run:
     """State of a pretraining run: towers, optimiser, bank of captions' features, history."""
 
@@ -130,15 +152,34 @@ class Run:
         )
         self.end = int(np.flatnonzero(self.corpus.vocabulary == pairs.END)[0])
         self.towers = Towers(recipe, len(self.corpus.vocabulary)).to(device)
-        decayed = [p for p in self.towers.parameters() if p.ndim >= 2]
-        others = [p for p in self.towers.parameters() if p.ndim < 2]
-        groups = [
-            {"params": decayed, "weight_decay": recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
         self.bank = torch.zeros(len(self.corpus.members), MODEL["embed_dim"], device=device)
         self.step, self.history, self.seconds = 0, [], 0.0
+        self.optimizers = self.start_round()
+
+    def start_round(self) -> list[torch.optim.Optimizer]:
+        """AdamW for all weights in round 1; in round 2 Muon takes the towers' inner matrices."""
+        r = self.recipe
+        named = dict(self.towers.named_parameters()) if self.step >= r.second > 0 else {}
+        self.matrices = {  # each as rows of outputs, the way Muon wants it, in the same memory
+            p: torch.nn.Parameter(as_matrix(p.detach())) for n, p in named.items() if is_inner(n, p)
+        }
+        rest = [p for p in self.towers.parameters() if p not in self.matrices]
+        groups = [
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": r.weight_decay},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        adamw = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+        if not self.matrices:
+            return [adamw]
+        options = {"weight_decay": r.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+        return [adamw, torch.optim.Muon(self.matrices.values(), **options)]
+
+    def progress(self) -> tuple[bool, int, int]:
+        """Whether this is round 2, and the step within the round, out of how many."""
+        r = self.recipe
+        if self.step < r.second:
+            return False, self.step, r.second
+        return True, self.step - r.second, r.steps - r.second
 
     def loss(self) -> torch.Tensor:
         """Contrastive loss of this step's batch; the bank adds captions of earlier batches.
@@ -160,7 +201,7 @@ class Run:
 
     def stale(self, concepts: np.ndarray) -> torch.Tensor:
         """Banked features [X, E] of the emoji captions outside the batch; none at first."""
-        if self.step < self.recipe.bank_from * self.recipe.steps:
+        if self.step < self.recipe.bank_from * self.recipe.second:
             return self.bank[:0]
         wanted = self.corpus.is_emoji.copy()
         wanted[concepts] = False
@@ -168,30 +209,37 @@ class Run:
 
     def strength(self) -> float:
         """Strength of this step's augmentation: it rises, stays, and falls at the end."""
-        r, done = self.recipe, self.step / self.recipe.steps
+        r, (second, step, steps) = self.recipe, self.progress()
+        done = step / steps
         if done < r.calm_from:
-            return r.strength * min(1.0, 0.1 + done / r.ramp)
+            return r.strength * (1.0 if second else min(1.0, 0.1 + done / r.ramp))
         left = (1 - done) / (1 - r.calm_from)
         return r.calm + (r.strength - r.calm) * left
 
     def rate(self) -> float:
-        """Learning rate of this step: a linear warm-up, then a cosine down to zero."""
-        r = self.recipe
-        if self.step < r.warmup:
-            return r.lr * (self.step + 1) / r.warmup
-        done = (self.step - r.warmup) / (r.steps - r.warmup)
-        return r.lr * 0.5 * (1 + math.cos(math.pi * done))
+        """Learning rate of this step: in each round a linear warm-up, then a cosine to zero."""
+        r, (second, step, steps) = self.recipe, self.progress()
+        highest = r.second_lr if second else r.lr
+        if step < r.warmup:
+            return highest * (step + 1) / r.warmup
+        done = (step - r.warmup) / (steps - r.warmup)
+        return highest * 0.5 * (1 + math.cos(math.pi * done))
 
     def update(self) -> float:
         """One optimiser step; returns the loss."""
         self.towers.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
+        if self.step == self.recipe.second > 0:
+            self.optimizers = self.start_round()
         loss = self.loss()
-        self.optimizer.zero_grad()
+        self.towers.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.towers.parameters(), 1.0)
-        self.optimizer.step()
+        for p, matrix in self.matrices.items():
+            matrix.grad = as_matrix(p.grad)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate()
+            optimizer.step()
         with torch.no_grad():
             self.towers.clip.logit_scale.clamp_(max=math.log(100))
         self.step += 1
@@ -218,8 +266,8 @@ class Run:
         """Writes the checkpoint beside the old one, then swaps them."""
         state = {
             "recipe": asdict(self.recipe), "towers": self.towers.state_dict(), "step": self.step,
-            "optimizer": self.optimizer.state_dict(), "bank": self.bank, "history": self.history,
-            "seconds": self.seconds,
+            "optimizers": [o.state_dict() for o in self.optimizers], "bank": self.bank,
+            "history": self.history, "seconds": self.seconds,
         }  # fmt: skip
         torch.save(state, self.folder / "checkpoint.part")
         os.replace(self.folder / "checkpoint.part", self.folder / "checkpoint.pt")
@@ -233,10 +281,12 @@ class Run:
         if state["recipe"] != asdict(self.recipe):
             raise SystemExit(f"{path} is of another recipe: choose another --run folder.")
         self.towers.load_state_dict(state["towers"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.bank.copy_(state["bank"])
         self.step, self.history = state["step"], state["history"]
         self.seconds = state["seconds"]
+        self.optimizers = self.start_round()
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
 
     def train(self, every: int = 250) -> None:
         """Runs to the end; validates and saves every so many steps."""

@@ -14,7 +14,7 @@ from cocoop_tutorial import pretrain_data as pairs
 from cocoop_tutorial.datasets.emoji import sources
 from cocoop_tutorial.errors import UnknownNameError
 
-SHORT = pretrain.Recipe(images=6 * 48, batch=48, warmup=2)
+SHORT = pretrain.Recipe(images=6 * 48, restart=3 * 48, batch=48, warmup=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,19 +111,47 @@ def test_augmentation_is_seeded_and_grows_with_strength(finished: pretrain.Run) 
     assert change[0] < change[1]
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(finished: pretrain.Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [2, 4])  # in either round
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    finished: pretrain.Run, stop: int, tmp_path: Path
+) -> None:
     first = pretrain.Run(SHORT, tmp_path, "cpu")
-    for _ in range(2):
+    for _ in range(stop):
         first.update()
     first.save()
     second = pretrain.Run(SHORT, tmp_path, "cpu")
     second.resume()
-    assert second.step == 2
+    assert second.step == stop
     second.train(every=2)
     for name, value in finished.towers.state_dict().items():
         assert torch.equal(value, second.towers.state_dict()[name]), name
-    assert second.history == finished.history[1:]
+    assert second.history == finished.history[stop // 2 :]
     assert (tmp_path / "history.json").exists()
+
+
+def test_the_second_round_begins_anew_with_muon_for_inner_matrices(tmp_path: Path) -> None:
+    run = pretrain.Run(SHORT, tmp_path, "cpu")
+    rates, strengths = [], []
+    for step in range(SHORT.steps):
+        run.step = step
+        rates.append(run.rate())
+        strengths.append(run.strength())
+    assert rates[:3] == pytest.approx([SHORT.lr / 2, SHORT.lr, SHORT.lr])
+    assert rates[3:] == pytest.approx([SHORT.second_lr / 2, SHORT.second_lr, SHORT.second_lr])
+    assert strengths[0] < strengths[1] < strengths[3] == SHORT.strength
+    run.step = SHORT.second
+    before = {n: p.detach().clone() for n, p in run.towers.named_parameters()}
+    assert len(run.optimizers) == 1 and not run.matrices
+    run.update()
+    adamw, muon = run.optimizers
+    counts = [sum(len(g["params"]) for g in o.param_groups) for o in (adamw, muon)]
+    assert sum(counts) == len(before) and counts[1] == len(run.matrices)
+    for name, weight in run.towers.named_parameters():  # Muon's matrices are the weights themselves
+        if "transformer" in name:
+            assert not torch.equal(weight, before[name]), name
+        if weight in run.matrices:
+            assert weight.data_ptr() == run.matrices[weight].data_ptr()
+            assert "attnpool" not in name and "embedding" not in name
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(finished: pretrain.Run) -> None:
