@@ -4,6 +4,7 @@ Notation: B images, K classes.
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,7 +141,13 @@ class Contender:
         self.numbers["gradients"] = torch.cat(gradients)
 
 
-def compete(contenders: dict[str, Contender], least: int, most: int, budget: float) -> None:
+def compete(
+    contenders: dict[str, Contender],
+    least: int,
+    most: int,
+    budget: float,
+    each_turn: Callable[[], None],
+) -> None:
     """All take turns, so that a busy moment of the machine hits all alike.
 
     Args:
@@ -148,11 +155,13 @@ def compete(contenders: dict[str, Contender], least: int, most: int, budget: flo
         least: Repeats at least.
         most: And at most.
         budget: Seconds for the repeats of each.
+        each_turn: Called before each round of turns, to measure what they are compared with.
     """
     running = [c for c in contenders.values() if not c.facts["skipped"]]
     for contender in running:
         contender.warm_up(least, most, budget)
-    for turn in range(most):
+    for turn in range(max((c.repeats for c in running), default=0)):
+        each_turn()
         for contender in running:
             if turn < contender.repeats:
                 contender.run(turn)
