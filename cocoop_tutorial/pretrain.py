@@ -131,7 +131,7 @@ def is_inner(name: str, weight: torch.Tensor) -> bool:
     """Whether Muon may train a weight: a kernel, or a matrix of a text block.
 
     Tables and outer projections are AdamW's, as Muon's authors advise; so is the attention pool,
-    whose large squares would cost a third of a step.
+    whose large squares would be most of Muon's arithmetic.
     """
     outer = ("embedding", "projection", "attnpool")
     return weight.ndim >= 2 and not any(part in name for part in outer)
@@ -228,8 +228,6 @@ class Run:
     def update(self) -> float:
         """One optimiser step; returns the loss."""
         self.towers.train()
-        if self.step == self.recipe.second > 0:
-            self.optimizers = self.start_round()
         loss = self.loss()
         self.towers.zero_grad()
         loss.backward()
@@ -243,6 +241,8 @@ class Run:
         with torch.no_grad():
             self.towers.clip.logit_scale.clamp_(max=math.log(100))
         self.step += 1
+        if self.step == self.recipe.second:  # before anything is saved
+            self.optimizers = self.start_round()
         return float(loss.detach())
 
     @torch.no_grad()
