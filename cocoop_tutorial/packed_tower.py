@@ -29,9 +29,9 @@ ONEDNN = (
 class FrozenLinear:
     """`x W' + b` with a weight that never trains, by the faster of a CPU's two libraries.
 
-    oneDNN wants its weights in an order of its own. It would bring them into it at every call,
-    which costs as much as a product with 20 tokens: so the frozen weight is kept that way, and
-    its transpose for backward as well, from the first call that needs them.
+    oneDNN wants its weights in an order of its own, and would bring them into it at every call:
+    so the frozen weight is kept that way, and its transpose for backward as well, from the first
+    call that needs them.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
