@@ -2,14 +2,15 @@
 
     python -m benchmarks.switches            # about two minutes; most of it is compiling
 
-Attention fused or written out, the other matrix library, half precision, torch.compile, and on
-CUDA torch.compile with CUDA graphs. Writes bench_switches_DEVICE.json. The library has the
-switches as they win; run this again where another machine may answer otherwise.
+Attention fused or written out, freed memory kept or given back, the other matrix library, half
+precision, torch.compile, and on CUDA torch.compile with CUDA graphs. Writes
+bench_switches_DEVICE.json. The library has the switches as they win; run this again where another
+machine may answer otherwise.
 """
 
 import argparse
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from benchmarks.contest import KINDS, Contender, differences, earlier_cells
 from benchmarks.text_encoder import SEED, Size, contenders, size
 from cocoop_tutorial import load_clip, packed, packed_attention, packed_tower
+from cocoop_tutorial.allocator import GIVE_BACK, keep_freed_memory
 from cocoop_tutorial.measure import Times, seconds
 from cocoop_tutorial.packed_attention import ExplicitAttention, FusedAttention
 from cocoop_tutorial.results import save_result
@@ -69,12 +71,24 @@ def switches(device: str, compiler: str) -> dict[str, Change]:
         AS_IT_IS: contextlib.nullcontext,
         "the other attention": lambda: patch.multiple(packed_attention, **swapped),
     }
+    if device == "cpu" and keep_freed_memory():
+        found["freed memory given back"] = given_back
     if device == "cpu" and packed_tower.ONEDNN:
         found["the other matrix library"] = lambda: patch.object(packed_tower, "ONEDNN", False)
     found["torch.compile"] = compiled(backend=compiler)
     if device == "cuda":
         found["torch.compile with CUDA graphs"] = compiled(backend=compiler, mode="reduce-overhead")
     return found
+
+
+@contextlib.contextmanager
+def given_back() -> Iterator[None]:
+    """Lets the C library give freed memory back at once, as without `keep_freed_memory`."""
+    keep_freed_memory(GIVE_BACK)
+    try:
+        yield
+    finally:
+        keep_freed_memory()
 
 
 def compiled(**options: Any) -> Change:

@@ -26,8 +26,9 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
-from benchmarks.contest import TURN, Contender, compete, differences, earlier_cells
+from benchmarks.contest import LONG, TURN, Contender, compete, differences, earlier_cells
 from cocoop_tutorial import CoCoOp, CoOp, FrozenCLIP, load_clip, packed_tower
+from cocoop_tutorial.allocator import keep_freed_memory
 from cocoop_tutorial.measure import product_rate
 from cocoop_tutorial.plots import figure
 from cocoop_tutorial.results import save_result
@@ -192,6 +193,7 @@ def main() -> None:
     done = {(cell["classes"], cell["images"]) for cell in cells}
     left = [size for size in sizes if size not in done]
     clip = load_clip(options.backbone, device=options.device, precision=options.precision)
+    keep_freed_memory()  # as training does, for all alike
     while left:
         spent = time.monotonic() - start
         if cells and spent + cell_seconds(left[0], cells, options) > 60 * options.minutes:
@@ -218,7 +220,8 @@ def cell_seconds(size: Size, cells: list[dict[str, Any]], options: argparse.Name
         if not timed:
             continue
         work = math.prod(size) / (timed[-1]["classes"] * timed[-1]["images"])
-        turn = TURN * work * timed[-1]["methods"][method]["train"]["median"]
+        step = work * timed[-1]["methods"][method]["train"]["median"]
+        turn = TURN * step * (2 if step < LONG else 1)
         if method == "packed" or turn <= options.patience * PATIENCE.get(size, 1):
             total += 2 * turn
     return total

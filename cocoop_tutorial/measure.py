@@ -3,8 +3,6 @@
 Notation: B images, K classes, D = text width.
 """
 
-import ctypes
-import ctypes.util
 import gc
 import statistics
 import time
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .allocator import give_back_freed_memory
 from .packed_layout import shared_prefix
 from .packed_tower import FrozenLinear
 from .prompt_learner import PromptLearner
@@ -96,9 +95,7 @@ def peak_bytes(run: Callable[[], Any], device: str | torch.device = "cpu") -> tu
         run()
         peak = torch.cuda.max_memory_allocated(device)
         return peak - before, peak
-    libc = ctypes.CDLL(ctypes.util.find_library("c"))
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)  # give freed memory back, or the call would reuse it unseen
+    give_back_freed_memory()  # or the call would reuse it unseen
     highest = Path("/proc/self/clear_refs")
     if highest.exists():  # Linux counts pages; elsewhere, what is left after the call must do
         highest.write_text("5")

@@ -6,7 +6,6 @@ nothing for it.
 Notation: D, E = text, joint width, H heads.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,46 +40,114 @@ class FrozenLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[..., i]` to `[..., o]`."""
-        # The compiler picks a library by itself.
-        if not torch.compiler.is_compiling() and ONEDNN and x.device.type == "cpu":
-            if x.dtype == self.weight.dtype == torch.float32:
-                return OneDNNProduct.apply(x, self)
+        if self.by_onednn(x):
+            return OneDNNProduct.apply(x, None, self)
         return F.linear(x, self.weight, self.bias)
+
+    def added_to(self, stream: Tensor, x: Tensor) -> Tensor:
+        """`[..., o]`, `[..., i]` to the sum of the first and the layer's output."""
+        if self.by_onednn(x) and stream.dtype == x.dtype:
+            return OneDNNProduct.apply(x, stream, self)
+        return stream + self(x)
+
+    def by_onednn(self, x: Tensor) -> bool:
+        """Whether the product is oneDNN's; the compiler picks a library by itself."""
+        same = x.dtype == self.weight.dtype == torch.float32
+        return ONEDNN and same and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
     def rows(self, part: slice) -> "FrozenLinear":
         """The layer that computes a part of the outputs."""
         return FrozenLinear(self.weight[part], None if self.bias is None else self.bias[part])
 
-    def product(self, x: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
-        """By oneDNN, x W' + b or x W."""
+    def product(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
+        """By oneDNN, x W' + b, and the stream added to it."""
+        weight = self.onednn_weight(transposed=False)
+        if stream is None:
+            return torch.ops.mkldnn._linear_pointwise(x, weight, self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise.binary(x, stream, weight, self.bias, "add")
+
+    def input_gradient(self, grad: Tensor) -> Tensor:
+        """By oneDNN, the output's gradient times W; the weight needs none."""
+        weight = self.onednn_weight(transposed=True)
+        return torch.ops.mkldnn._linear_pointwise(grad, weight, None, "none", [], "")
+
+    def onednn_weight(self, transposed: bool) -> Tensor:
+        """W' or W, in oneDNN's order."""
         if transposed not in self.reordered:
             weight = self.weight.t() if transposed else self.weight
             with torch.inference_mode(False), torch.no_grad():
                 weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
             self.reordered[transposed] = weight
-        weight = self.reordered[transposed]
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return self.reordered[transposed]
 
 
 class OneDNNProduct(torch.autograd.Function):
     """A frozen linear layer by oneDNN, which PyTorch itself uses in compiled code."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: FrozenLinear) -> Tensor:
-        """`[..., i]` to `[..., o]`."""
-        ctx.layer = layer
-        return layer.product(x, layer.bias, transposed=False)
+    def forward(ctx: Any, x: Tensor, stream: Tensor | None, layer: FrozenLinear) -> Tensor:
+        """`[..., i]`, `[..., o]` or none, to `[..., o]`."""
+        ctx.layer, ctx.adds = layer, stream is not None
+        return layer.product(x, stream)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """The input's gradient; the weight has none."""
-        return ctx.layer.product(grad, None, transposed=True), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        """The gradients of input and stream."""
+        return ctx.layer.input_gradient(grad), grad if ctx.adds else None, None
 
 
-def quick_gelu(x: Tensor) -> Tensor:
+class OneDNNPerceptron(torch.autograd.Function):
+    """A block's frozen MLP by oneDNN, added to the stream.
+
+    In one piece, because backward may then write the activation's gradient where its own is: at
+    such sizes a step waits for memory more than for the activation's arithmetic.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stream: Tensor, block: "Block") -> Tensor:
+        """The stream's norm `[..., D]` and the stream `[..., D]` to `[..., D]`."""
+        hidden = block.up.product(x)  # [..., 4 D]
+        ctx.block = block
+        ctx.save_for_backward(hidden)
+        return block.down.product(block.activation(hidden), stream)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        """The gradients of norm and stream."""
+        (hidden,), block = ctx.saved_tensors, ctx.block
+        through = block.down.input_gradient(grad)  # [..., 4 D]
+        block.activation.scale_gradient(through, hidden)
+        return block.up.input_gradient(through), grad, None
+
+
+@dataclass(frozen=True)
+class Gelu:
+    """GELU, exact or by tanh."""
+
+    approximate: str
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[...]` to `[...]`."""
+        return F.gelu(x, approximate=self.approximate)
+
+    def scale_gradient(self, grad: Tensor, x: Tensor) -> None:
+        """Multiplies the output's gradient by the derivative at x, in place."""
+        kind = {"approximate": self.approximate}
+        torch.ops.aten.gelu_backward.grad_input(grad, x, **kind, grad_input=grad)
+
+
+class QuickGelu:
     """OpenAI's activation, x * sigmoid(1.702 x), keeping one tensor for backward and not two."""
-    return F.silu(1.702 * x).div_(1.702)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[...]` to `[...]`."""
+        return F.silu(1.702 * x).div_(1.702)
+
+    def scale_gradient(self, grad: Tensor, x: Tensor) -> None:
+        """Multiplies the output's gradient by the derivative at x, in place."""
+        torch.ops.aten.silu_backward.grad_input(grad, 1.702 * x, grad_input=grad)
 
 
 @dataclass(frozen=True)
@@ -95,7 +162,7 @@ class Block:
     out: FrozenLinear
     up: FrozenLinear
     down: FrozenLinear
-    activation: Callable[[Tensor], Tensor]
+    activation: Gelu | QuickGelu
 
     def norm(self, x: Tensor) -> Tensor:
         """What queries, keys and values are made of: `[..., D]` to `[..., D]`."""
@@ -107,9 +174,11 @@ class Block:
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """All that follows attention: `[..., D]`, `[..., D]` to `[..., D]`."""
-        x = x + self.out(attended)
-        hidden = self.up(self.ln_2(x).to(self.up.weight.dtype))  # [..., 4 D]
-        return x + self.down(self.activation(hidden))
+        x = self.out.added_to(x, attended)
+        normed = self.ln_2(x).to(self.up.weight.dtype)
+        if self.up.by_onednn(normed) and x.dtype == normed.dtype:
+            return OneDNNPerceptron.apply(normed, x, self)
+        return x + self.down(self.activation(self.up(normed)))
 
 
 class PackedTower:
@@ -217,7 +286,8 @@ def _read_block(block: nn.Module, dtype: torch.dtype) -> Block:
     qkv, out, up, down = (_freeze(pair, dtype) for pair in pairs)
     D = len(qkv.weight) // 3
     q, kv = qkv.rows(slice(D)), qkv.rows(slice(D, None))
-    activation = quick_gelu if isinstance(mlp.gelu, QuickGELU) else mlp.gelu
+    quick = isinstance(mlp.gelu, QuickGELU)
+    activation = QuickGelu() if quick else Gelu(mlp.gelu.approximate)
     return Block(block.ln_1, block.ln_2, qkv, q, kv, out, up, down, activation)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import distributed
+from .allocator import give_back_freed_memory, keep_freed_memory
 from .datasets.splits import Dataset
 from .errors import TrainingError
 from .evaluation import check_names
@@ -63,8 +64,13 @@ def train(
     config = (config or TrainConfig()).resolved(type(model).__name__, model.clip.precision)
     _check_processes(config)
     with reproducible(model.clip.device, config.deterministic):
+        if model.clip.device.type == "cpu":
+            keep_freed_memory()
         trainer = _Trainer(model, data, config, Path(folder) if folder else None)
-        return trainer.run(measure)
+        try:
+            return trainer.run(measure)
+        finally:
+            give_back_freed_memory()
 
 
 def _check_processes(config: TrainConfig) -> None:
