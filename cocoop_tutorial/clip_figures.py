@@ -101,14 +101,15 @@ def houses_by_role() -> dict[str, str]:
 
 @plt.rc_context(STYLE)
 def pretraining_figure(data: Mapping[str, Any]) -> Figure:
-    """Loss and validation accuracy along a pretraining run; dotted: the bank, the second round.
+    """Loss and validation accuracy along a pretraining run; dotted: the bank, each later round.
 
     Args:
         data: Of `results/pretrain_emoji_clip.json`.
     """
     history, recipe = pd.DataFrame(data["history"]), data["recipe"]
-    second = recipe["restart"] // recipe["batch"]
-    begins = {"bank": recipe["bank_from"] * second, "round 2": second}
+    _, *later, _ = recipe["begins"]
+    begins = {"bank": recipe["bank_from"] * later[0]}
+    begins |= {f"round {k}": step for k, step in enumerate(later, start=2)}
     fig, axes = figure(1, 2, figsize=(5.6, 2.5))
     shown = {"loss": "training loss", "val": "validation accuracy (%)"}
     for ax, (column, label) in zip(axes, shown.items(), strict=True):

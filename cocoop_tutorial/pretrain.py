@@ -6,6 +6,8 @@ The run can be stopped at any time; the same command goes on from its last check
 model is open_clip's own `CLIP` class with CLIP's own tokenizer.
 """
 
+import bisect
+import itertools
 import json
 import math
 import os
@@ -36,20 +38,33 @@ MODEL = {
 }  # fmt: skip
 
 
+SIDES = (0.75, 0.8125, 0.875, 0.9375, 1.0)  # shares of the picture's side, to choose one by
+
+
+@dataclass(frozen=True)
+class Round:
+    """A part of a run with a warm-up and a cosine of its own; each goes on from the last."""
+
+    images: int  # augmented pictures seen
+    lr: float  # highest
+    strength: float  # of the augmentation at its highest
+    muon: bool = True  # for kernels and inner matrices; AdamW for the rest
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Settings of a pretraining run."""
 
-    images: int = 3_000_000  # augmented pictures seen, in two rounds
-    restart: int = 1_400_000  # pictures of the first round, by AdamW; the second one adds Muon
+    rounds: tuple[Round, ...] = (
+        Round(1_400_000, 1e-3, 0.5, muon=False),
+        Round(1_600_000, 7e-4, 0.5),
+        Round(1_300_000, 7e-4, 0.75),  # what is left to gain then is mostly other houses' style
+    )
     batch: int = 256  # pairs of a picture and a caption, no concept twice
     emoji_share: float = 0.95  # of the pairs; the rest are general icons
-    lr: float = 1e-3
-    second_lr: float = 7e-4  # about where one cosine over both rounds would be at the restart
     weight_decay: float = 0.05
     warmup: int = 200  # steps of each round
-    strength: float = 0.5  # of the augmentation at its highest
-    ramp: float = 0.6  # share of round 1 over which it gets there: the small towers underfit
+    ramp: float = 0.6  # share of round 1 over which strength is reached: the towers underfit
     calm_from: float = 0.87  # share of a round after which it falls, towards plain drawings
     calm: float = 0.15  # strength at the end of a round
     bank_from: float = 0.25  # share of round 1 after which the bank joins the loss
@@ -61,12 +76,13 @@ class Recipe:
     @property
     def steps(self) -> int:
         """Optimiser steps in all."""
-        return self.images // self.batch
+        return self.begins[-1]
 
     @property
-    def second(self) -> int:
-        """The step at which the second round begins."""
-        return min(self.restart, self.images) // self.batch
+    def begins(self) -> list[int]:
+        """The step at which each round begins, and the one after the last."""
+        seen = itertools.accumulate((r.images for r in self.rounds), initial=0)
+        return [images // self.batch for images in seen]
 
 
 class Towers(torch.nn.Module):
@@ -157,9 +173,9 @@ class Run:
         self.optimizers = self.start_round()
 
     def start_round(self) -> list[torch.optim.Optimizer]:
-        """AdamW for all weights in round 1; in round 2 Muon takes the towers' inner matrices."""
+        """AdamW for all weights; in rounds with Muon that takes the towers' inner matrices."""
         r = self.recipe
-        named = dict(self.towers.named_parameters()) if self.step >= r.second > 0 else {}
+        named = dict(self.towers.named_parameters()) if self.progress()[0].muon else {}
         self.matrices = {  # each as rows of outputs, the way Muon wants it, in the same memory
             p: torch.nn.Parameter(as_matrix(p.detach())) for n, p in named.items() if is_inner(n, p)
         }
@@ -174,12 +190,11 @@ class Run:
         options = {"weight_decay": r.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
         return [adamw, torch.optim.Muon(self.matrices.values(), **options)]
 
-    def progress(self) -> tuple[bool, int, int]:
-        """Whether this is round 2, and the step within the round, out of how many."""
-        r = self.recipe
-        if self.step < r.second:
-            return False, self.step, r.second
-        return True, self.step - r.second, r.steps - r.second
+    def progress(self) -> tuple[Round, int, int]:
+        """The round of this step, and the step within it, out of how many."""
+        begins = self.recipe.begins
+        k = min(bisect.bisect(begins, self.step), len(begins) - 1)  # a finished run: the last
+        return self.recipe.rounds[k - 1], self.step - begins[k - 1], begins[k] - begins[k - 1]
 
     def loss(self) -> torch.Tensor:
         """Contrastive loss of this step's batch; the bank adds captions of earlier batches.
@@ -201,29 +216,28 @@ class Run:
 
     def stale(self, concepts: np.ndarray) -> torch.Tensor:
         """Banked features [X, E] of the emoji captions outside the batch; none at first."""
-        if self.step < self.recipe.bank_from * self.recipe.second:
+        if self.step < self.recipe.bank_from * self.recipe.begins[1]:
             return self.bank[:0]
         wanted = self.corpus.is_emoji.copy()
         wanted[concepts] = False
         return self.bank[np.flatnonzero(wanted)]
 
     def strength(self) -> float:
-        """Strength of this step's augmentation: it rises, stays, and falls at the end."""
-        r, (second, step, steps) = self.recipe, self.progress()
+        """Strength of this step's augmentation: it rises in round 1, stays, and falls at last."""
+        r, (part, step, steps) = self.recipe, self.progress()
         done = step / steps
         if done < r.calm_from:
-            return r.strength * (1.0 if second else min(1.0, 0.1 + done / r.ramp))
+            rising = 0.1 + done / r.ramp if part is r.rounds[0] else 1.0
+            return part.strength * min(1.0, rising)
         left = (1 - done) / (1 - r.calm_from)
-        return r.calm + (r.strength - r.calm) * left
+        return r.calm + (part.strength - r.calm) * left
 
     def rate(self) -> float:
         """Learning rate of this step: in each round a linear warm-up, then a cosine to zero."""
-        r, (second, step, steps) = self.recipe, self.progress()
-        highest = r.second_lr if second else r.lr
-        if step < r.warmup:
-            return highest * (step + 1) / r.warmup
-        done = (step - r.warmup) / (steps - r.warmup)
-        return highest * 0.5 * (1 + math.cos(math.pi * done))
+        warmup, (part, step, steps) = self.recipe.warmup, self.progress()
+        if step < warmup:
+            return part.lr * (step + 1) / warmup
+        return part.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
     def update(self) -> float:
         """One optimiser step; returns the loss."""
@@ -241,26 +255,40 @@ class Run:
         with torch.no_grad():
             self.towers.clip.logit_scale.clamp_(max=math.log(100))
         self.step += 1
-        if self.step == self.recipe.second:  # before anything is saved
+        if self.step in self.recipe.begins[1:-1]:  # before anything is saved
             self.optimizers = self.start_round()
         return float(loss.detach())
 
     @torch.no_grad()
-    def validate(self) -> float:
-        """Zero-shot top-1 (%) on held-out drawings of pretraining houses, all emoji as classes."""
+    def accuracy(self, rows: np.ndarray, concepts: np.ndarray, side: float = 1.0) -> float:
+        """Zero-shot top-1 (%) on plain drawings, all emoji as classes.
+
+        Args:
+            rows: of the drawings.
+            concepts: what each of them shows, an emoji.
+            side: share of the picture's side that a drawing takes up.
+        """
         self.towers.eval()
         c = self.corpus
-        rows, concepts = c.held_out
-        rows, concepts = rows[:1500], concepts[:1500]
         emoji = np.flatnonzero(c.is_emoji)
         texts = [pairs.EVALUATION_TEMPLATE.format(c.concept_names[i]) for i in emoji]
         tokens = c.compact(texts, self.recipe.tokens).to(self.device)
         t = torch.cat([self.towers.text(part, self.end) for part in tokens.split(256)])
         hits = 0
         for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // 250)):
-            f = self.towers.image(pairs.plain(c.pixels[rows[part]]).to(self.device))
+            f = self.towers.image(pairs.plain(c.pixels[rows[part]], side).to(self.device))
             hits += int((emoji[(f @ t.T).argmax(1).cpu()] == concepts[part]).sum())
         return 100 * hits / max(1, len(rows))
+
+    def validate(self, side: float = 1.0) -> float:
+        """Accuracy (%) on held-out drawings of pretraining houses."""
+        rows, concepts = self.corpus.held_out
+        return self.accuracy(rows[:1500], concepts[:1500], side)
+
+    def seen(self) -> float:
+        """Accuracy (%) on drawings that it trains on: the first one of each emoji."""
+        emoji = np.flatnonzero(self.corpus.is_emoji)
+        return self.accuracy(np.array([self.corpus.members[i][0] for i in emoji]), emoji)
 
     def save(self) -> None:
         """Writes the checkpoint beside the old one, then swaps them."""
@@ -335,11 +363,13 @@ def report(run: Run) -> Path:
         return sum(p.numel() for m in modules for p in m.parameters())
 
     data = {
-        "recipe": {**asdict(run.recipe), "steps": run.recipe.steps},
+        "recipe": {**asdict(run.recipe), "begins": run.recipe.begins},
         "history": run.history,
         "seconds": run.seconds,
         "drawings": sum(len(set(m.tolist())) for m in corpus.members),
         "held_out": len(corpus.held_out[0]),
+        "seen": run.seen(),
+        "held_out_by_side": {side: run.validate(side) for side in SIDES},
         "emoji_concepts": int(corpus.is_emoji.sum()),
         "icon_concepts": int((~corpus.is_emoji).sum()),
         "tokens_in_use": len(corpus.vocabulary),
@@ -355,7 +385,6 @@ def report(run: Run) -> Path:
 
 def main(
     run: Annotated[Path, typer.Option(help="Folder of checkpoints and curves.")],
-    images: Annotated[int, typer.Option(help="Augmented pictures to see.")] = Recipe.images,
     emoji_share: Annotated[float, typer.Option(help="Share of emoji captions.")] = (
         Recipe.emoji_share
     ),
@@ -370,7 +399,7 @@ def main(
     ] = False,
 ) -> None:
     """Pretrains emoji-clip, or goes on from the run folder's checkpoint."""
-    recipe = Recipe(images=images, emoji_share=emoji_share, without_house=without_house, seed=seed)
+    recipe = Recipe(emoji_share=emoji_share, without_house=without_house, seed=seed)
     run.mkdir(parents=True, exist_ok=True)
     state = Run(recipe, run, device)
     state.resume()

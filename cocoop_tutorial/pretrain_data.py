@@ -228,9 +228,14 @@ def normalise(rgb: torch.Tensor) -> torch.Tensor:
     return (rgb - mean) / std
 
 
-def plain(pixels: torch.Tensor) -> torch.Tensor:
-    """Drawings on white, [B, 4, S, S] uint8 -> normalised [B, 3, 64, 64]."""
-    x = pixels.float() / 255
+def plain(pixels: torch.Tensor, side: float = 1.0) -> torch.Tensor:
+    """Drawings on white, [B, 4, S, S] uint8 -> normalised [B, 3, 64, 64].
+
+    Args:
+        pixels: premultiplied.
+        side: share of the picture's side that a drawing takes up.
+    """
+    x = F.pad(pixels.float() / 255, [drawings.margin(pixels.shape[-1], side)] * 4)
     x = F.interpolate(x, (SIZE, SIZE), mode="bicubic", antialias=True)
     return normalise((x[:, :3] + 1 - x[:, 3:]).clamp(0, 1))
 

@@ -25,8 +25,8 @@ def recorded(folder: Path | None = None) -> pd.DataFrame:
     return rows.assign(method=rows.method.replace("zero-shot", "CLIP"))
 
 
-def rate_losses(method: str, folder: Path | None = None) -> pd.Series:
-    """Mean validation loss on base classes by learning rate; empty where nothing is recorded.
+def rate_losses(method: str, folder: Path | None = None) -> pd.DataFrame:
+    """Mean loss on base classes: `poses` and `val`, by learning rate; empty if none is recorded.
 
     Args:
         method: "CoOp" or "CoCoOp".
@@ -35,8 +35,8 @@ def rate_losses(method: str, folder: Path | None = None) -> pd.Series:
     try:
         rows = pd.DataFrame(load_result(CHOICE, folder)["data"])
     except MissingDataError:
-        return pd.Series(dtype=float)
-    return rows[rows.method == method].groupby("lr").base_val_loss.mean()
+        return pd.DataFrame()
+    return rows[rows.method == method].pivot_table("loss", "lr", "split")
 
 
 def ends(rows: pd.DataFrame) -> pd.DataFrame:

@@ -138,15 +138,15 @@ def test_protocol_figure_hides_the_shots_of_new_classes(
     assert "no shots" in shots.texts[0].get_text()
 
 
-def test_pretraining_figure_marks_where_bank_and_second_round_begin() -> None:
+def test_pretraining_figure_marks_where_bank_and_rounds_begin() -> None:
     history = [{"step": 100 * i, "loss": 5 - i, "val": 20 * i} for i in range(1, 5)]
     fig = pretraining_figure(
-        {"history": history, "recipe": {"restart": 1600, "batch": 8, "bank_from": 0.25}}
+        {"history": history, "recipe": {"begins": [0, 200, 300, 400], "bank_from": 0.25}}
     )
     for ax, column in zip(fig.axes, ("loss", "val"), strict=True):
-        curve, bank, second = ax.lines
+        curve, *dotted = ax.lines
         assert curve.get_xydata().tolist() == [[row["step"], row[column]] for row in history]
-        assert [list(line.get_xdata()) for line in (bank, second)] == [[50, 50], [200, 200]]
+        assert [list(line.get_xdata()) for line in dotted] == [[50, 50], [200, 200], [300, 300]]
 
 
 # --- widgets ---

@@ -9,12 +9,17 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss
 
-from cocoop_tutorial import load_clip, pretrain
+from cocoop_tutorial import load_clip, load_result, pretrain, reproduce
 from cocoop_tutorial import pretrain_data as pairs
-from cocoop_tutorial.datasets.emoji import sources
+from cocoop_tutorial.datasets.emoji import drawings, sources
 from cocoop_tutorial.errors import UnknownNameError
 
-SHORT = pretrain.Recipe(images=6 * 48, restart=3 * 48, batch=48, warmup=2)
+ROUNDS = (
+    pretrain.Round(3 * 48, 1e-3, 0.5, muon=False),
+    pretrain.Round(3 * 48, 7e-4, 0.75),
+    pretrain.Round(2 * 48, 5e-4, 0.6),
+)
+SHORT = pretrain.Recipe(rounds=ROUNDS, batch=48, warmup=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,7 +116,31 @@ def test_augmentation_is_seeded_and_grows_with_strength(finished: pretrain.Run) 
     assert change[0] < change[1]
 
 
-@pytest.mark.parametrize("stop", [2, 3, 4])  # in either round and between them
+def test_a_margin_makes_a_drawing_smaller_and_moves_nothing(finished: pretrain.Run) -> None:
+    pixels = finished.corpus.pixels[:8]
+    rgba = pixels.permute(0, 2, 3, 1).numpy()
+    framed = drawings.with_margin(rgba, 0.75)
+    assert framed.shape == (8, 96, 96, 4)
+    assert (framed[:, 12:-12, 12:-12] == rgba).all() and framed.sum() == rgba.sum()
+    small = pairs.plain(pixels, 0.75)
+    same = pairs.plain(torch.from_numpy(framed).permute(0, 3, 1, 2))
+    torch.testing.assert_close(small, same)
+
+
+def test_the_share_of_the_side_is_the_best_one_on_held_out_drawings() -> None:
+    held_out = load_result("pretrain_emoji_clip")["data"]["held_out_by_side"]
+    assert {float(side) for side in held_out} == set(pretrain.SIDES)
+    assert reproduce.SIDE == float(max(held_out, key=held_out.get))
+    assert load_result("zero_shot")["data"]["side"] == reproduce.SIDE
+
+
+def test_emoji_clip_names_most_drawings_of_houses_that_it_never_saw() -> None:
+    data = load_result("zero_shot")["data"]
+    assert data["houses"]["noto"]["accuracy"] >= 60
+    assert 60 <= data["mean_of_eleven"] <= 90
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4, 6])  # in rounds and between them
 def test_a_stopped_run_goes_on_to_the_same_bits(
     finished: pretrain.Run, stop: int, tmp_path: Path
 ) -> None:
@@ -129,17 +158,22 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert (tmp_path / "history.json").exists()
 
 
-def test_the_second_round_begins_anew_with_muon_for_inner_matrices(tmp_path: Path) -> None:
+def test_a_round_begins_anew_and_may_give_inner_matrices_to_muon(tmp_path: Path) -> None:
     run = pretrain.Run(SHORT, tmp_path, "cpu")
     rates, strengths = [], []
     for step in range(SHORT.steps):
         run.step = step
         rates.append(run.rate())
         strengths.append(run.strength())
-    assert rates[:3] == pytest.approx([SHORT.lr / 2, SHORT.lr, SHORT.lr])
-    assert rates[3:] == pytest.approx([SHORT.second_lr / 2, SHORT.second_lr, SHORT.second_lr])
-    assert strengths[0] < strengths[1] < strengths[3] == SHORT.strength
-    run.step = SHORT.second - 1
+    first, second, third = (part.lr for part in ROUNDS)
+    assert SHORT.begins == [0, 3, 6, 8]
+    assert rates[:3] == pytest.approx([first / 2, first, first])
+    assert rates[3:6] == pytest.approx([second / 2, second, second])
+    assert rates[6:] == pytest.approx([third / 2, third])
+    assert strengths[0] < strengths[1] < ROUNDS[0].strength
+    assert strengths[3] == strengths[4] == ROUNDS[1].strength
+    assert strengths[6] == ROUNDS[2].strength
+    run.step = 2
     assert len(run.optimizers) == 1 and not run.matrices
     run.update()
     before = {n: p.detach().clone() for n, p in run.towers.named_parameters()}
@@ -156,7 +190,7 @@ def test_the_second_round_begins_anew_with_muon_for_inner_matrices(tmp_path: Pat
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(finished: pretrain.Run) -> None:
-    other = pretrain.Run(replace(SHORT, lr=1.0), finished.folder, "cpu")
+    other = pretrain.Run(replace(SHORT, calm=1.0), finished.folder, "cpu")
     with pytest.raises(SystemExit, match=r"checkpoint\.pt is of another recipe"):
         other.resume()
 

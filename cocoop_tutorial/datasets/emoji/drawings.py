@@ -130,6 +130,17 @@ def load(package: str, progress: bool = True) -> Drawings:
     return Drawings(package, meta["keys"], rgba)
 
 
+def margin(size: int, side: float) -> int:
+    """Pixels to add on each side, so that `size` takes up a share `side` of the picture's side."""
+    return round(size * (1 / side - 1) / 2)
+
+
+def with_margin(rgba: np.ndarray, side: float) -> np.ndarray:
+    """Adds a transparent margin: [..., S, S, 4] -> [..., S', S', 4] with S about `side` * S'."""
+    room = margin(rgba.shape[-2], side)
+    return np.pad(rgba, [(0, 0)] * (rgba.ndim - 3) + [(room, room)] * 2 + [(0, 0)])
+
+
 def on_white(rgba: np.ndarray) -> np.ndarray:
     """Lays drawings on white: [..., 4] uint8 -> [..., 3] uint8."""
     alpha = rgba[..., 3:].astype(np.float32) / 255
