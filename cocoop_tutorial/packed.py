@@ -88,8 +88,8 @@ def encode_names(tower: PackedTower, names: Names, context: Tensor) -> Tensor:
     for i, block in enumerate(tower.blocks[:-1]):
         if i > 0:
             qkv = block.project(x)  # [B, N, 3 D]
-        q, kv = qkv.view(B, T, R, 3 * D).split([D, 2 * D], dim=-1)
-        attended = attention(q, kv, tower.starts[i], names.mask, tower.heads, layout.prefix)
+        qkv = qkv.view(B, T, R, 3 * D)
+        attended = attention(qkv, None, tower.starts[i], names.mask, tower.heads, layout.prefix)
         x = block.finish(x, attended.view(B, T * R, D))  # [B, N, D]
     return tower.head(_last_layer(tower, names, x))
 

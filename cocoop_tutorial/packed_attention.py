@@ -40,29 +40,30 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def merge_heads(x: Tensor, shape: torch.Size) -> Tensor:
-    """`[B * T * H, Q, D / H]` back to `shape`, `[B, T, Q, D]`."""
-    B, T, Q, D = shape
-    x = x.view(B, T, -1, Q, x.shape[-1])  # [B, T, H, Q, D / H]
-    return x.transpose(2, 3).reshape(B, T, Q, D)
+    """`[B * T * H, Q, D / H]` to `[B, T, Q, H, D / H]`; `shape` is `[B, T, Q, D]`."""
+    B, T, Q, _ = shape
+    return x.view(B, T, -1, Q, x.shape[-1]).transpose(2, 3)
 
 
 class ExplicitAttention(torch.autograd.Function):
     """Softmax(q k') v written out: on a CPU, faster for such small tiles than the fused kernel."""
 
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, kv: Tensor, start: Tensor, mask: Tensor, heads: int, prefix: int
-    ) -> Tensor:
+    def forward(ctx: Any, q: Tensor, kv: Tensor | None, *rest: Any) -> Tensor:
         """See `attention`."""
+        start, mask, heads, prefix = rest
+        ctx.joined = kv is None
+        q, kv = split_projections(q, kv)
         B, T = q.shape[:2]
-        ctx.shapes, ctx.heads, ctx.prefix = (q.shape, kv.shape), heads, prefix
+        ctx.shapes, ctx.heads, ctx.prefix = (q_shape := q.shape, kv.shape), heads, prefix
         k, v = join_prefix(kv, start, prefix, heads).flatten(1, 3)  # [B * T * H, S, D / H] each
-        q = split_heads(q, heads) * k.shape[-1] ** -0.5  # [B * T * H, Q, D / H]
-        scores = torch.bmm(q, k.transpose(1, 2))  # [B * T * H, Q, S]
-        scores.view(B, T, heads, *scores.shape[1:]).add_(mask)
+        q = split_heads(q, heads)  # [B * T * H, Q, D / H]
+        masks = mask.expand(B, T, heads, *mask.shape[-2:]).reshape(-1, *mask.shape[-2:])
+        scale = k.shape[-1] ** -0.5
+        scores = torch.baddbmm(masks, q, k.transpose(1, 2), alpha=scale)  # [B * T * H, Q, S]
         weights = scores.softmax(-1)
         ctx.save_for_backward(q, k, v, weights)
-        return merge_heads(torch.bmm(weights, v), ctx.shapes[0])
+        return merge_heads(torch.bmm(weights, v), q_shape).reshape(q_shape)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -75,22 +76,28 @@ class ExplicitAttention(torch.autograd.Function):
         torch.bmm(weights.transpose(1, 2), grad, out=dkv[1])
         dscores = torch.bmm(grad, v.transpose(1, 2))  # [B * T * H, Q, S]
         dscores = torch.ops.aten._softmax_backward_data(dscores, weights, -1, k.dtype)
-        torch.bmm(dscores.transpose(1, 2), q, out=dkv[0])
-        dq = torch.bmm(dscores, k).mul_(k.shape[-1] ** -0.5)
-        dkv = dkv.view(2, B, T, heads, P + R, -1).permute(
-            1, 2, 4, 0, 3, 5
-        )  # [B, T, S, 2, H, D / H]
-        own = dkv[:, :, P:].reshape(ctx.shapes[1])  # [B, T, R, 2 D]
+        scale = k.shape[-1] ** -0.5
+        torch.baddbmm(dkv[0], dscores.transpose(1, 2), q, beta=0, alpha=scale, out=dkv[0])
+        dq = torch.baddbmm(q, dscores, k, beta=0, alpha=scale)
+        dkv = dkv.view(2, B, T, heads, P + R, -1)
+        dkv = dkv.permute(1, 2, 4, 0, 3, 5)  # [B, T, S, 2, H, D / H]
+        if ctx.joined:  # each straight to its place
+            gradients = (q.new_empty(B, T, R, 3 * ctx.shapes[0][-1]), None)
+        else:
+            gradients = tuple(q.new_empty(shape) for shape in ctx.shapes)
+        to_q, to_kv = split_projections(*gradients)
+        to_q.unflatten(-1, (heads, -1)).copy_(merge_heads(dq, ctx.shapes[0]))
+        to_kv.unflatten(-1, (2, heads, -1)).copy_(dkv[:, :, P:])
         # All tiles look at one prefix: its gradient is their sum. The start token has none.
-        own[:, 0, : P - 1] += dkv[:, :, 1:P].sum(1).flatten(2)  # [B, P - 1, 2 D]
-        return merge_heads(dq, ctx.shapes[0]), own, None, None, None, None
+        to_kv[:, 0, : P - 1] += dkv[:, :, 1:P].sum(1).flatten(2)  # [B, P - 1, 2 D]
+        return *gradients, None, None, None, None
 
 
 class FusedAttention(torch.autograd.Function):
     """PyTorch's fused attention, run again in backward: keeps queries, keys and values only."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, kv: Tensor, *rest: Any) -> Tensor:
+    def forward(ctx: Any, q: Tensor, kv: Tensor | None, *rest: Any) -> Tensor:
         """See `attention`."""
         ctx.save_for_backward(q, kv)
         ctx.rest = rest
@@ -100,13 +107,18 @@ class FusedAttention(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of queries, keys and values."""
-        inputs = [t.detach().requires_grad_() for t in ctx.saved_tensors]
+        q, kv = ctx.saved_tensors
+        inputs = [t.detach().requires_grad_() for t in (q, kv) if t is not None]
         with torch.enable_grad():
-            out = _fused(*inputs, *ctx.rest)
-        return *torch.autograd.grad(out, inputs, grad), None, None, None, None
+            out = _fused(inputs[0], None if kv is None else inputs[1], *ctx.rest)
+        first, *second = torch.autograd.grad(out, inputs, grad)
+        return first, second[0] if second else None, None, None, None, None
 
 
-def _fused(q: Tensor, kv: Tensor, start: Tensor, mask: Tensor, heads: int, prefix: int) -> Tensor:
+def _fused(
+    q: Tensor, kv: Tensor | None, start: Tensor, mask: Tensor, heads: int, prefix: int
+) -> Tensor:
+    q, kv = split_projections(q, kv)
     B, T, Q, D = q.shape
     k, v = join_prefix(kv, start, prefix, heads).flatten(1, 2)  # [B * T, H, S, D / H] each
     q = q.reshape(B * T, Q, heads, D // heads).transpose(1, 2)  # [B * T, H, Q, D / H]
@@ -115,13 +127,22 @@ def _fused(q: Tensor, kv: Tensor, start: Tensor, mask: Tensor, heads: int, prefi
     return out.transpose(1, 2).reshape(B, T, Q, D)
 
 
+def split_projections(q: Tensor, kv: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Queries `[..., D]` and keys with values `[..., 2 D]`, also from all in one `[..., 3 D]`."""
+    if kv is not None:
+        return q, kv
+    D = q.shape[-1] // 3
+    return q[..., :D], q[..., D:]
+
+
 def attention(
-    q: Tensor, kv: Tensor, start: Tensor, mask: Tensor, heads: int, prefix: int
+    q: Tensor, kv: Tensor | None, start: Tensor, mask: Tensor, heads: int, prefix: int
 ) -> Tensor:
     """Attention within tiles and to the prefix.
 
     Args:
-        q: `[B, T, Q, D]`, queries.
+        q: `[B, T, Q, D]`, queries; or, without `kv`, `[B, T, R, 3 D]`: one for each token, and its
+            key and value.
         kv: `[B, T, R, 2 D]`, keys and values; the first `prefix` of tile 0 are the context's.
         start: `[2 D]`, key and value of the start token.
         mask: `[T, 1, Q, S]`, 0 or minus infinity, added to the scores.
