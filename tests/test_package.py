@@ -119,8 +119,10 @@ def test_model_card_agrees_with_the_model() -> None:
 
 def test_model_card_names_the_houses() -> None:
     text = " ".join((EMOJI_CLIP / "README.md").read_text().split())
-    trained, kept_out = text.split("## What it was trained on")[1].split("were kept out")[0].split(
-        "Unicode's names"
+    trained, kept_out = (
+        text.split("## What it was trained on")[1]
+        .split("were kept out")[0]
+        .split("Unicode's names")
     )
     for package in sources.PACKAGES:
         if package.emoji:
