@@ -25,6 +25,8 @@ from cocoop_tutorial.measure import (
 )
 from cocoop_tutorial.prompt_learner import PromptLearner
 from cocoop_tutorial.results import provenance
+from cocoop_tutorial.train_graph import RecordedPass
+from cocoop_tutorial.train_step import Objective
 
 KINDS = ("train", "inference")
 LONG = 8.0  # seconds: a step this long needs no warming up, and its first run is timed
@@ -40,6 +42,7 @@ class Contender:
         encoder: "reference", "truncated" or "packed".
         features: `[B, E]`, normalised image features.
         labels: `[B]`.
+        recorded: The training step is replayed from a CUDA graph; inference is left out.
         one_by_one: Each image has a backward pass of its own, for the graphs of all do not fit.
         facts: What is counted and measured, as it is saved.
         times: Seconds of each training step and inference pass.
@@ -52,12 +55,14 @@ class Contender:
     encoder: str
     features: Tensor
     labels: Tensor
+    recorded: bool = False
     one_by_one: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     times: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     numbers: dict[str, Tensor] = field(default_factory=dict)
     repeats: int = 0
     brief: bool = True
+    replay: RecordedPass | None = None
 
     def __post_init__(self) -> None:
         # CoOp's prompts are the same for all images: its text tower runs once.
@@ -85,12 +90,24 @@ class Contender:
         logits = self.model.logits_from_features(self.features[rows])
         return F.cross_entropy(logits, self.labels[rows], reduction="sum") / len(self.labels)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What it takes part in."""
+        return KINDS[:1] if self.recorded else KINDS
+
     def train(self) -> None:
         """Forward and backward."""
         self.model.encoder = self.encoder
-        self.model.zero_grad()
-        for rows in self._parts():
-            self.loss(rows).backward()
+        if self.recorded:
+            weights = torch.full_like(self.features[:, 0], 1 / len(self.labels))
+            inputs = self.features, self.labels, weights
+            if self.replay is None:
+                self.replay = RecordedPass(Objective(self.model, "fp32"), Tensor.backward, inputs)
+            self.replay(*inputs)
+        else:
+            self.model.zero_grad()
+            for rows in self._parts():
+                self.loss(rows).backward()
         self._keep_gradients()
 
     def watched(self) -> None:
@@ -134,7 +151,8 @@ class Contender:
         In use, a step follows its like. So a brief one runs once untimed before it is timed:
         that one pays for caches and pages that a rival's turn has taken.
         """
-        for kind, step in (("train", self.train), ("inference", self.inference)):
+        for kind in self.kinds:
+            step = getattr(self, kind)
             if len(self.times[kind]) > turn:
                 continue
             if self.brief:
@@ -176,14 +194,15 @@ def compete(
             if turn < contender.repeats:
                 contender.run(turn)
     for contender in running:
-        for kind in KINDS:
+        for kind in contender.kinds:
             contender.facts[kind] = Times.of(contender.times[kind]).as_dict()
 
 
 def differences(one: Contender, other: Contender) -> dict[str, float]:
     """Largest difference of logits and of gradients, relative to the largest number."""
     found = {}
-    for what, wanted in other.numbers.items():
+    for what in one.numbers.keys() & other.numbers.keys():
+        wanted = other.numbers[what]
         error = (one.numbers[what] - wanted).abs().max() / wanted.abs().max()
         found[what] = error.item()
     return found

@@ -3,9 +3,9 @@
     python -m benchmarks.switches            # about two minutes; most of it is compiling
 
 Attention fused or written out, freed memory kept or given back, the other matrix library, half
-precision, torch.compile, and on CUDA torch.compile with CUDA graphs. Writes
-bench_switches_DEVICE.json. The library has the switches as they win; run this again where another
-machine may answer otherwise.
+precision, torch.compile; on CUDA also a recorded step, TF32, and torch.compile with CUDA graphs.
+Writes bench_switches_DEVICE.json. The library has the switches as they win; run this again where
+another machine may answer otherwise.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Switch:
     def turn(self) -> None:
         """A training step and an inference pass."""
         with self.change():
-            for kind in KINDS:
+            for kind in self.contender.kinds:
                 run = getattr(self.contender, kind)
                 self.times[kind].append(seconds(run, self.contender.features.device))
 
@@ -61,7 +61,7 @@ class Switch:
         except RuntimeError as error:  # no C++ compiler, for one
             self.facts["failed"] = " ".join(str(error).split())[:200]
             return
-        self.facts["first_seconds"] = sum(times.pop() for times in self.times.values())
+        self.facts["first_seconds"] = sum(times.pop() for times in self.times.values() if times)
 
 
 def switches(device: str, compiler: str) -> dict[str, Change]:
@@ -77,6 +77,7 @@ def switches(device: str, compiler: str) -> dict[str, Change]:
         found["the other matrix library"] = lambda: patch.object(packed_tower, "ONEDNN", False)
     found["torch.compile"] = compiled(backend=compiler)
     if device == "cuda":
+        found["TF32"] = tf32
         found["torch.compile with CUDA graphs"] = compiled(backend=compiler, mode="reduce-overhead")
     return found
 
@@ -91,6 +92,17 @@ def given_back() -> Iterator[None]:
         keep_freed_memory()
 
 
+@contextlib.contextmanager
+def tf32() -> Iterator[None]:
+    """Lets float32 products round their factors to 10 bits."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def compiled(**options: Any) -> Change:
     """Compiles the function that holds all seven steps."""
     function = torch.compile(packed.encode_names, **options)
@@ -101,12 +113,18 @@ def measure_size(
     backbone: str, where: Size, changes: dict[str, Change], options: argparse.Namespace
 ) -> dict[str, Any]:
     """All switches on one size."""
+    torch.compiler.reset()  # there is a limit to what it compiles for one function
     clips = {p: load_clip(backbone, options.device, p) for p in ("fp32", "bf16")}
     running = {
         name: Switch(contenders(clips["fp32"], where)["packed"], change)
         for name, change in changes.items()
     }
     running["bf16"] = Switch(contenders(clips["bf16"], where)["packed"])
+    if options.device == "cuda":  # the same changes again, without the launches
+        for name in (AS_IT_IS, "the other attention", "TF32", "torch.compile"):
+            recorded = contenders(clips["fp32"], where)["replayed"]
+            running[f"CUDA graph, {name}"] = Switch(recorded, changes[name])
+        running["CUDA graph, bf16"] = Switch(contenders(clips["bf16"], where)["replayed"])
     for switch in running.values():
         switch.first_turn()
     working = [switch for switch in running.values() if "failed" not in switch.facts]
@@ -114,7 +132,8 @@ def measure_size(
         for switch in working:
             switch.turn()
     for switch in working:
-        switch.facts |= {kind: Times.of(switch.times[kind]).as_dict() for kind in KINDS}
+        kinds = switch.contender.kinds
+        switch.facts |= {kind: Times.of(switch.times[kind]).as_dict() for kind in kinds}
         plain = running[AS_IT_IS].contender
         switch.facts["differences"] = differences(switch.contender, plain)
     found = {name: switch.facts for name, switch in running.items()}
@@ -150,7 +169,7 @@ def main() -> None:
         save_result(name, data, seeds=[SEED], device=options.device, folder=options.folder)
         for switch, facts in cells[-1]["switches"].items():
             told = facts.get("failed") or ", ".join(
-                f"{k} {facts[k]['median']:.3f} s" for k in KINDS
+                f"{k} {1e3 * facts[k]['median']:.2f} ms" for k in KINDS if k in facts
             )
             print(f"K={where[0]} B={where[1]} {switch}: {told}", flush=True)
 

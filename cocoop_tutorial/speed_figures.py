@@ -21,7 +21,7 @@ SQUARES = {
 }
 Row = Sequence[str]
 PUBLISHED, TRUNCATED, PACKED = "#595959", "#E69F00", "#0072B2"
-HUES = {"published": PUBLISHED, "truncated": TRUNCATED, "packed": PACKED}
+HUES = {"published": PUBLISHED, "truncated": TRUNCATED, "packed": PACKED, "replayed": "#CC79A7"}
 
 
 def prompt_row(n_ctx: int, own: int, length: int, skipped: Sequence[str] = ()) -> list[str]:

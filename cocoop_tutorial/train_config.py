@@ -48,6 +48,8 @@ class TrainConfig:
             released code does; with fewer images than a batch they are all used.
         seed: Of the order of the images and of their crops.
         deterministic: Have PyTorch choose operations that give the same bits each time.
+        cuda_graph: On one GPU, record a small step once and replay it: the same kernels, the same
+            bits, without Python's time to start each. Off, every step can be debugged.
         save_every: Steps between two checkpoints inside an epoch, when a folder is given. Each
             takes milliseconds, and a killed run repeats at most this many steps.
 
@@ -72,6 +74,7 @@ class TrainConfig:
     drop_last: bool = True
     seed: int = 1
     deterministic: bool = True
+    cuda_graph: bool = True
     save_every: int = 100
 
     def __post_init__(self) -> None:

@@ -193,7 +193,8 @@ def identity(model: PromptLearner, data: Dataset, config: TrainConfig) -> dict[s
         Plain values for JSON.
     """
     settings = dataclasses.asdict(config)
-    del settings["save_every"]  # changes nothing
+    for changes_nothing in ("save_every", "cuda_graph"):
+        del settings[changes_nothing]
     images = [f"{path.name}\t{label}" for path, label in data.train.samples]
     weights = model.clip.text_tower.positional_embedding.detach().float().cpu()
     return {

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 from . import distributed
 from .errors import memory_advice
+from .measure import text_tokens
+from .models import CoCoOp
 from .packed_memory import fixed_budget, memory_budget
+from .packed_tower import obstacle
 from .prompt_learner import PromptLearner
 from .train_config import TrainConfig
 from .train_features import Batch
+from .train_graph import RecordedPass
 from .train_state import TrainState
 
+# Tokens of a pass that is recorded. A longer one does not wait for its launches, and a recording
+# holds its memory for the whole run.
+RECORD_MOST = 2**13
 FIRST_SCALE = 2.0**10  # more overflows at once: CLIP multiplies cosines by 100
 
 
@@ -115,6 +123,8 @@ class Stepper:
         """
         self.model, self.config, self.state = model, config, state
         self.device = model.clip.device
+        # By the images here and in the whole step; None where recording does not pay.
+        self.recorded: dict[tuple[int, int], RecordedPass | None] = {}
         self.objective: nn.Module = Objective(model, config.precision or "fp32")
         if distributed.active():
             ids = [self.device.index] if self.device.type == "cuda" else None
@@ -136,20 +146,46 @@ class Stepper:
         """
         size = self.config.micro_batch or len(batch.labels)
         whole = (batch.features, batch.labels, batch.weights)
-        parts = list(zip(*(x.split(size) for x in whole), strict=True))
-        sums = torch.zeros(2, device=self.device)
-        # The mean over the step's images; DistributedDataParallel averages over processes.
-        scale = distributed.world_size() / batch.size
         self.state.optimizer.zero_grad(set_to_none=True)
         with memory_advice(self._advice(size)), fixed_budget(self.state.budget):
-            for i, part in enumerate(parts):
-                with self._exchange(last=i == len(parts) - 1):
-                    loss, part_sums = self.objective(*part)
-                    self.state.scaler.scale(loss * scale).backward()
-                sums += part_sums
+            if recorded := self._recorded(batch, size):
+                sums = recorded(*whole)
+            else:
+                parts = list(zip(*(x.split(size) for x in whole), strict=True))
+                sums = torch.zeros(2, device=self.device)
+                for i, part in enumerate(parts):
+                    with self._exchange(last=i == len(parts) - 1):
+                        loss, part_sums = self.objective(*part)
+                        self._backward(loss, batch.size)
+                    sums += part_sums
         self.state.scaler.step(self.state.optimizer)
         self.state.scaler.update()
         return sums
+
+    def _backward(self, loss: Tensor, images: int) -> None:
+        """From a sum over some images to gradients of the mean over all `images` of the step."""
+        # DistributedDataParallel averages over processes.
+        scale = distributed.world_size() / images
+        self.state.scaler.scale(loss * scale).backward()
+
+    def _recorded(self, batch: Batch, size: int) -> RecordedPass | None:
+        """The pass as a CUDA graph, if that pays and can be."""
+        key = len(batch.labels), batch.size
+        if key not in self.recorded:
+            self.recorded[key] = None
+            if size >= len(batch.labels) and self._records(len(batch.labels)):
+                inputs = (batch.features, batch.labels, batch.weights)
+                backward = partial(self._backward, images=batch.size)
+                self.recorded[key] = RecordedPass(self.objective, backward, inputs)
+        return self.recorded[key]
+
+    def _records(self, images: int) -> bool:
+        if not (self.config.cuda_graph and self.device.type == "cuda") or distributed.active():
+            return False
+        if self.model.encoder != "packed" or obstacle(self.model.clip):
+            return False  # the other encoders ask the GPU for lengths
+        contexts = images if isinstance(self.model, CoCoOp) else 1
+        return text_tokens(self.model, contexts, "packed")[0] <= RECORD_MOST
 
     def _exchange(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Processes add up their gradients once a step, after the last pass."""

@@ -144,7 +144,8 @@ def test_epoch_by_part(
     for case in cases:
         assert (case["classes"], case["images"]) == (2, 4)
         spent = case["seconds"]
-        assert all(spent[part] > 0 for part in PARTS if part != "checking images")
+        elsewhere = ("checking images", "text tower, recording", "text tower, replayed")
+        assert all(spent[part] > 0 for part in PARTS if part not in elsewhere)
         assert sum(spent[part] for part in PARTS) <= spent["whole"]
         assert spent["decoding"] > 0
     assert cases[0]["seconds"]["checking images"] == 0 < cases[1]["seconds"]["checking images"]

@@ -362,3 +362,18 @@ def test_unknown_names() -> None:
         TrainConfig(transform="trian")
     with pytest.raises(UnknownNameError, match="Did you mean 'fp16'"):
         TrainConfig(precision="f16")
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "amp"])
+@pytest.mark.parametrize("method", ["CoOp", "CoCoOp"])
+def test_recorded_steps_give_the_same_bits(method: str, precision: str, data: Dataset) -> None:
+    plain = make_model(method, precision=precision, device="cuda")
+    recorded = make_model(method, precision=precision, device="cuda")
+    recorded.load_prompt_state(plain.prompt_state())
+    # The last batch of an epoch is smaller, so that there are two recordings.
+    config = replace(QUICK, epochs=3, drop_last=False)
+    wanted = train(plain, data, replace(config, cuda_graph=False))
+    got = train(recorded, data, config)
+    assert list(got.loss) == list(wanted.loss)
+    assert same(plain, recorded)
