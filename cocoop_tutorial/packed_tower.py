@@ -60,14 +60,19 @@ class FrozenLinear:
         return FrozenLinear(self.weight[part], None if self.bias is None else self.bias[part])
 
     def product(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
-        """By oneDNN, x W' + b, and the stream added to it."""
+        """x W' + b, and the stream added to it; nothing is kept for backward."""
+        if not self.by_onednn(x):
+            out = F.linear(x, self.weight, self.bias)
+            return out if stream is None else out.add_(stream)
         weight = self.onednn_weight(transposed=False)
         if stream is None:
             return torch.ops.mkldnn._linear_pointwise(x, weight, self.bias, "none", [], "")
         return torch.ops.mkldnn._linear_pointwise.binary(x, stream, weight, self.bias, "add")
 
     def input_gradient(self, grad: Tensor) -> Tensor:
-        """By oneDNN, the output's gradient times W; the weight needs none."""
+        """The output's gradient times W; the weight needs none."""
+        if not self.by_onednn(grad):
+            return grad @ self.weight
         weight = self.onednn_weight(transposed=True)
         return torch.ops.mkldnn._linear_pointwise(grad, weight, None, "none", [], "")
 
@@ -97,8 +102,8 @@ class OneDNNProduct(torch.autograd.Function):
         return ctx.layer.input_gradient(grad), grad if ctx.adds else None, None
 
 
-class OneDNNPerceptron(torch.autograd.Function):
-    """A block's frozen MLP by oneDNN, added to the stream.
+class FrozenPerceptron(torch.autograd.Function):
+    """A block's frozen MLP, added to the stream.
 
     In one piece, because backward may then write the activation's gradient where its own is: at
     such sizes a step waits for memory more than for the activation's arithmetic.
@@ -176,9 +181,9 @@ class Block:
         """All that follows attention: `[..., D]`, `[..., D]` to `[..., D]`."""
         x = self.out.added_to(x, attended)
         normed = self.ln_2(x).to(self.up.weight.dtype)
-        if self.up.by_onednn(normed) and x.dtype == normed.dtype:
-            return OneDNNPerceptron.apply(normed, x, self)
-        return x + self.down(self.activation(self.up(normed)))
+        if torch.compiler.is_compiling() or x.dtype != normed.dtype:
+            return x + self.down(self.activation(self.up(normed)))
+        return FrozenPerceptron.apply(normed, x, self)
 
 
 class PackedTower:

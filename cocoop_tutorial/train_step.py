@@ -25,7 +25,7 @@ from .train_state import TrainState
 
 # Tokens of a pass that is recorded. A longer one does not wait for its launches, and a recording
 # holds its memory for the whole run.
-RECORD_MOST = 2**13
+RECORD_MOST = 2**14
 FIRST_SCALE = 2.0**10  # more overflows at once: CLIP multiplies cosines by 100
 
 

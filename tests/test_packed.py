@@ -95,7 +95,7 @@ def run(encode, case: Case, seed: int = 0) -> tuple[Tensor, Tensor]:
     context = case.context.clone().requires_grad_()
     features = encode(case.clip, context, case.prompts)
     weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(seed))
-    (features * weights.to(features.dtype)).sum().backward()
+    (features * weights.to(features)).sum().backward()
     return features.detach(), context.grad
 
 
@@ -110,6 +110,18 @@ def assert_same(actual: Tensor, wanted: Tensor) -> None:
 @settings(max_examples=120)
 def test_features_and_gradients_are_the_published_ones(case: Case) -> None:
     for actual, wanted in zip(run(encode_packed, case), run(encode_reference, case), strict=True):
+        assert_same(actual, wanted)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@given(cases())
+def test_a_gpu_gives_the_same_numbers(case: Case) -> None:
+    clip = copy.deepcopy(case.clip).to("cuda")
+    prompts = case.prompts
+    position = prompts.class_token_position
+    there = ClassPrompts(clip, prompts.classnames, case.context.shape[2], position)
+    moved = Case(clip, there, case.context.to("cuda"))
+    for actual, wanted in zip(run(encode_packed, moved), run(encode_reference, moved), strict=True):
         assert_same(actual, wanted)
 
 

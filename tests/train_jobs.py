@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import replace
 from multiprocessing import forkserver, get_context
 from pathlib import Path
@@ -68,10 +67,11 @@ def make_model(
     """A small model; `seed` of what trains, `weights` of what does not."""
     clip = small_clip(seed=weights)
     if (precision, device) != ("fp32", "cpu"):
-        inner = deepcopy(clip.model).to(device)
+        inner = CLIP(48, VIT, TEXT, cast_dtype=HALF.get(precision))
+        inner.load_state_dict(clip.model.state_dict())
         if precision in HALF:
             convert_weights_to_lp(inner, HALF[precision])
-        clip = FrozenCLIP(inner, "copy", precision)
+        clip = FrozenCLIP(inner.to(device), "copy", precision)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         build = {"CoOp": CoOp, "CoCoOp": CoCoOp}[method]
