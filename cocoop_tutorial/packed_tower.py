@@ -60,7 +60,7 @@ class FrozenLinear:
         return FrozenLinear(self.weight[part], None if self.bias is None else self.bias[part])
 
     def product(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
-        """x W' + b, and the stream added to it; nothing is kept for backward."""
+        """Computes x W' + b, and adds it to the stream; nothing is kept for backward."""
         if not self.by_onednn(x):
             out = F.linear(x, self.weight, self.bias)
             return out if stream is None else out.add_(stream)
