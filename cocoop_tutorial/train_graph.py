@@ -1,12 +1,19 @@
 """One training pass as a CUDA graph: recorded once, then started with a single call (chapter 5)."""
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 WARM_UPS = 2  # libraries choose their kernels and build their workspaces before the recording
+
+
+@cache
+def recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream for all recordings: cuBLAS keeps a workspace for every stream it has seen."""
+    return torch.cuda.Stream(device)
 
 
 class RecordedPass:
@@ -46,14 +53,14 @@ class RecordedPass:
 
         with torch.cuda.device(inputs[0].device):
             self.inputs = [x.clone() for x in inputs]
-            stream = torch.cuda.Stream()
+            stream = recording_stream(inputs[0].device)
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UPS):
                     run()
             torch.cuda.current_stream().wait_stream(stream)
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+            with torch.cuda.graph(self.graph, stream=stream):
                 self.output = run()
         self.gradients = [(parameter, own[name].grad) for name, parameter in trained.items()]
 
