@@ -10,8 +10,8 @@ import psutil
 import torch
 
 GIB = 1024**3
-# A share of what is free, and no more than this: larger pieces are not faster. Backward at work
-# adds about a quarter to it.
+# A share of what is free, and no more than this: on a CPU larger pieces are not faster, and a GPU
+# of 16 GB must do. Backward at work adds about a quarter to it.
 MOST = {"cpu": 5 * GIB // 4, "cuda": 8 * GIB}
 SHARE = 0.5
 PIECES = 4  # when not all fits: so many pieces at once, one of them at work

@@ -135,6 +135,21 @@ def ratios(bench: pd.DataFrame, column: str, over: str = "packed") -> pd.Series:
     return (wide["published"] / wide[over]).dropna()
 
 
+def launch_table(bench: pd.DataFrame) -> pd.DataFrame:
+    """What a GPU saves when it need not wait for launches.
+
+    Args:
+        bench: From `load_bench`, of a GPU.
+
+    Returns:
+        By classes and images, median seconds of a training step `published`, `packed` and
+        `replayed`, and `gain`: how many times faster a replay is than the packed step itself.
+    """
+    wide = bench.pivot(index=["classes", "images"], columns="method", values="train").astype(float)
+    wide = wide[["published", "packed", REPLAYED]]
+    return wide.assign(gain=wide.packed / wide[REPLAYED])
+
+
 def bench_table(bench: pd.DataFrame) -> pd.DataFrame:
     """Training steps side by side, in milliseconds; a method that was not timed gets counts.
 
@@ -147,13 +162,17 @@ def bench_table(bench: pd.DataFrame) -> pd.DataFrame:
 
     def cell(row: pd.Series) -> str:
         if pd.notna(row.train):
-            low, high = 1e3 * row.train_low, 1e3 * row.train_high
-            return f"{1e3 * row.train:,.0f} ({low:,.0f} to {high:,.0f})"
+            return "{} ({} to {})".format(*map(_ms, (row.train, row.train_low, row.train_high)))
         return f"not run: {row.train_operations / 1e12:.1f} T operations"
 
     text = bench.assign(cell=bench.apply(cell, axis=1))
     wide = text.pivot(index=["classes", "images"], columns="method", values="cell")
     return wide[[method for method in (*METHODS, REPLAYED) if method in wide]]
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds in words, short ones with a decimal."""
+    return f"{1e3 * seconds:,.{0 if seconds >= 0.1 else 1}f}"
 
 
 def switch_table(device: str, folder: Path | None = None) -> pd.DataFrame:

@@ -32,11 +32,13 @@ def cocoop(**options: object) -> CoCoOp:
     return CoCoOp(small_clip(), NAMES, **options)
 
 
-def bench(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> dict:
-    argv = ["bench", "--device", "cpu", "--folder", str(folder), *options]
+def bench(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str, device: str = "cpu"
+) -> dict:
+    argv = ["bench", "--device", device, "--folder", str(folder), *options]
     monkeypatch.setattr(sys, "argv", argv)
     text_encoder.main()
-    return json.loads((folder / "bench_text_encoder_cpu.json").read_text())
+    return json.loads((folder / f"bench_text_encoder_{device}.json").read_text())
 
 
 def test_quick_run_and_what_is_read_from_it(
@@ -67,6 +69,15 @@ def test_quick_run_and_what_is_read_from_it(
     assert costs.loc[5, ("CoCoOp", "B = 2")] == pytest.approx(1e3 * step / 2)
     assert costs.loc[3, ("CoOp", "B = 1")] > 0
     assert (tmp_path / "bench_text_encoder_cpu.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_replay_is_the_same_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    options = ("--quick", "--only", "3x2", "--repeats", "2")
+    (cell,) = bench(monkeypatch, tmp_path, *options, device="cuda")["data"]["cells"]
+    assert cell["methods"]["replayed"]["differences"] == {"gradients": 0}
+    assert "inference" not in cell["methods"]["replayed"]
+    assert cell["coop"]["replayed"]["train"]["median"] > 0
 
 
 def test_too_slow_is_counted_and_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from cocoop_tutorial.speed_counts import (
     product_points,
     time_steps,
 )
-from cocoop_tutorial.speed_results import bench_table, load_bench, ratios
+from cocoop_tutorial.speed_results import bench_table, cost_table, launch_table, load_bench, ratios
 from cocoop_tutorial.speed_widget import SLIDERS, token_counter
 
 NAMES = ["cat", "hot dog", "hot air balloon", "aeroplane"]
@@ -113,6 +113,23 @@ def test_recorded_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     live = pd.DataFrame([(5, "packed", 10)], columns=["classes", "method", "saved_bytes"])
     assert figures.memory_figure(live, bench, 2**34).axes
     assert figures.memory_figure(live, pd.DataFrame(), 2**34).axes
+
+
+def test_recorded_benchmark_of_a_gpu(tmp_path: Path) -> None:
+    replayed = {"skipped": None, "train": facts(0.05, 50)["train"]}
+    methods = {"published": facts(4.0, 770), "truncated": facts(0.5, 100)}
+    methods |= {"packed": facts(0.2, 50), "replayed": replayed}
+    coop = {"packed": facts(0.04, 50), "replayed": {"train": facts(0.08, 50)["train"]}}
+    cell = {"classes": 10, "images": 2, "rates": {"torch": 1e9, "ours": 1e9}}
+    cell |= {"methods": methods, "coop": coop}
+    save_result("bench_text_encoder_cuda", {"cells": [cell]}, device="cpu", folder=tmp_path)
+    bench = load_bench("cuda", tmp_path)
+    assert bench_table(bench).replayed[10, 2] == "50.0 (25.0 to 100)"
+    assert launch_table(bench).loc[(10, 2)].to_dict() == pytest.approx(
+        {"published": 4.0, "packed": 0.2, "replayed": 0.05, "gain": 4.0}
+    )
+    costs = cost_table("cuda", tmp_path).loc[10]  # the quicker of the two
+    assert costs.to_dict() == pytest.approx({("CoCoOp", "B = 2"): 25.0, ("CoOp", "B = 2"): 20.0})
 
 
 def test_squares_draw_each_token() -> None:
