@@ -1,19 +1,12 @@
 """One training pass as a CUDA graph: recorded once, then started with a single call (chapter 5)."""
 
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 WARM_UPS = 2  # libraries choose their kernels and build their workspaces before the recording
-
-
-@cache
-def recording_stream(device: torch.device) -> torch.cuda.Stream:
-    """One stream for all recordings: cuBLAS keeps a workspace for every stream it has seen."""
-    return torch.cuda.Stream(device)
 
 
 class RecordedPass:
@@ -53,7 +46,9 @@ class RecordedPass:
 
         with torch.cuda.device(inputs[0].device):
             self.inputs = [x.clone() for x in inputs]
-            stream = recording_stream(inputs[0].device)
+            # A stream of its own: recordings on one stream would share cuBLAS's workspace, which
+            # some versions of PyTorch free with the first of them (its issue 193402).
+            stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UPS):
