@@ -119,8 +119,11 @@ def cost_table(device: str, folder: Path | None = None) -> pd.DataFrame:
         for method, found in both.items():
             steps = [found[m]["train"]["median"] for m in ("packed", REPLAYED) if m in found]
             cost = 1e3 * min(steps) / B
-            rows.setdefault(cell["classes"], {})[method, f"B = {B}"] = cost
-    return pd.DataFrame.from_dict(rows, orient="index").sort_index().rename_axis("K")
+            rows.setdefault(cell["classes"], {})[method, B] = cost
+    if not rows:
+        return pd.DataFrame()
+    frame = pd.DataFrame.from_dict(rows, orient="index").sort_index().sort_index(axis=1)
+    return frame.rename(columns=lambda B: f"B = {B}", level=1).rename_axis("K")
 
 
 def ratios(bench: pd.DataFrame, column: str, over: str = "packed") -> pd.Series:
