@@ -5,17 +5,19 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, sync_playwright
+from playwright.sync_api import BrowserContext, Request, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
 SCREENS = ROOT / "_build" / "screens"
+PATIENCE = float(os.environ.get("COCOOP_BROWSER_MS", 180_000))  # milliseconds
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -78,7 +80,7 @@ def browser_context() -> Iterator[BrowserContext]:
             args=FLAGS,
             viewport={"width": 1280, "height": 900},
         )
-        context.set_default_timeout(float(os.environ.get("COCOOP_BROWSER_MS", 180_000)))
+        context.set_default_timeout(PATIENCE)
         yield context
         context.close()
 
@@ -101,6 +103,10 @@ class Visitor:
         note = self.problems.append
         self.page.on("console", lambda m: note(f"console: {m.text}") if m.type == "error" else None)
         self.page.on("pageerror", lambda error: note(f"script: {error}"))
+        self.pending: set[Request] = set()
+        self.page.on("request", lambda r: self.pending.add(r))
+        self.page.on("requestfinished", lambda r: self.pending.discard(r))
+        self.page.on("requestfailed", lambda r: self.pending.discard(r))
         self.page.on("request", lambda r: None if self.is_local(r.url) else note(f"asks {r.url}"))
         self.page.on("requestfailed", lambda r: note(f"failed: {r.url}"))
         self.page.on("response", lambda r: note(f"{r.status}: {r.url}") if r.status > 399 else None)
@@ -109,10 +115,22 @@ class Visitor:
         """Say whether an address is on this server or inside the page itself."""
         return url.startswith((self.server, "data:", "blob:", "about:"))
 
+    def wait_until_still(self) -> None:
+        """Wait until no request has been under way for half a second.
+
+        Playwright's own "networkidle" is sometimes never told, though all requests have ended.
+        """
+        end, still = time.monotonic() + PATIENCE / 1000, 0
+        while still < 5:
+            self.page.wait_for_timeout(100)
+            still = 0 if self.pending else still + 1
+            assert time.monotonic() < end, f"still loading: {[r.url for r in self.pending]}"
+
     def open(self, name: str, mode: str = "light", width: int = 1280) -> None:
         """Open a page of the book in a colour mode at a width, and wait until it is still."""
         self.page.set_viewport_size({"width": width, "height": 900})
         self.page.emulate_media(color_scheme=mode)  # the book's default mode is "auto"
+        self.pending.clear()
         self.page.goto(f"{self.server}/{name}.html", wait_until="load")
-        self.page.wait_for_load_state("networkidle")
+        self.wait_until_still()
         self.page.wait_for_function("document.documentElement.dataset.theme !== undefined")

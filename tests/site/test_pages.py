@@ -16,7 +16,7 @@ LOOKS |= {"phone-dark": ("dark", 390)}
 def test_page_loads_clean(visit: Visitor, name: str) -> None:
     visit.open(name)
     visit.page.mouse.wheel(0, 100_000)
-    visit.page.wait_for_load_state("networkidle")
+    visit.wait_until_still()
     assert visit.problems == []
     assert visit.page.locator("h1").count() >= 1
 

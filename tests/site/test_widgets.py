@@ -49,7 +49,7 @@ def test_widgets_change_what_is_shown(visit: Visitor, name: str, width: int) -> 
     visit.open(name, width=width)
     if visit.page.locator("script[type='application/vnd.jupyter.widget-view+json']").count():
         visit.page.wait_for_selector(".jupyter-widgets")
-        visit.page.wait_for_load_state("networkidle")
+        visit.wait_until_still()
     cells = visit.page.locator(".cell_output").filter(has=visit.page.locator(CONTROLS)).all()
     cells = [cell for cell in cells if cell.is_visible()]
     assert cells, "a chapter needs an interactive figure that works on the page"
