@@ -49,6 +49,7 @@ class Contender:
         numbers: Logits, and the gradients joined, of the latest run.
         repeats: How many turns it takes.
         brief: A step is short enough for what the rivals left behind to show in its time.
+        replay: The recorded step, from the first turn on.
     """
 
     model: PromptLearner
@@ -201,7 +202,7 @@ def compete(
 def differences(one: Contender, other: Contender) -> dict[str, float]:
     """Largest difference of logits and of gradients, relative to the largest number."""
     found = {}
-    for what in one.numbers.keys() & other.numbers.keys():
+    for what in (kind for kind in other.numbers if kind in one.numbers):
         wanted = other.numbers[what]
         error = (one.numbers[what] - wanted).abs().max() / wanted.abs().max()
         found[what] = error.item()

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from . import distributed
 from .errors import memory_advice
 from .measure import text_tokens
-from .models import CoCoOp
+from .models import CoCoOp, CoOp
 from .packed_memory import fixed_budget, memory_budget
 from .packed_tower import obstacle
 from .prompt_learner import PromptLearner
@@ -182,9 +182,12 @@ class Stepper:
     def _records(self, images: int) -> bool:
         if not (self.config.cuda_graph and self.device.type == "cuda") or distributed.active():
             return False
-        if self.model.encoder != "packed" or obstacle(self.model.clip):
-            return False  # the other encoders ask the GPU for lengths
-        contexts = images if isinstance(self.model, CoCoOp) else 1
+        # A learner of your own may wait for the GPU or draw numbers, the other encoders ask it for
+        # lengths: neither can be recorded.
+        known = type(self.model) in (CoOp, CoCoOp) and self.model.encoder == "packed"
+        if not known or obstacle(self.model.clip):
+            return False
+        contexts = images if type(self.model) is CoCoOp else 1
         return text_tokens(self.model, contexts, "packed")[0] <= RECORD_MOST
 
     def _exchange(self, last: bool) -> contextlib.AbstractContextManager[None]:
