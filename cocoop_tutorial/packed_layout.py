@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .prompts import ClassPrompts
 
-TILE_SIZES = range(16, 65, 2)  # R: small tiles waste less attention, large ones fewer places
+TILE_SIZES = range(16, 65)  # R: small tiles waste less attention, large ones fewer places
 ATTENTION_COST = 5.0  # small products run this much slower an operation than large ones
 OPEN_TILES = 12  # where a class may go
 SAMPLE = 150  # classes that choose the tile size
