@@ -29,7 +29,7 @@ from cocoop_tutorial.train_graph import RecordedPass
 from cocoop_tutorial.train_step import Objective
 
 KINDS = ("train", "inference")
-LONG = 8.0  # seconds: a step this long needs no warming up, and its first run is timed
+LONG = 20.0  # seconds: a step this long needs no warming up, and its first run is timed
 TURN = 1.5  # a training step and an inference pass, in training steps
 
 

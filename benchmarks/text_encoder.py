@@ -166,6 +166,7 @@ def draw(bench: pd.DataFrame) -> Figure:
         floor = ours.train_operations / ours.rate
         ax.plot(ours.classes, floor, ":", color="#000000", label="packed, arithmetic floor")
         ax.set(xscale="log", yscale="log", xlabel="classes K", title=f"B = {B}")
+        ax.set_xlim(bench.classes.min() / 1.3, bench.classes.max() * 1.3)
     axes[0, 0].set_ylabel("training step (s)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8)
