@@ -28,7 +28,7 @@ def load_bench(device: str, folder: Path | None = None) -> pd.DataFrame:
     """The rows of `results/bench_text_encoder_DEVICE.json`; says so where there is no such file.
 
     Args:
-        device: "cpu" or "cuda".
+        device: "cpu" or "cuda"; or another machine's file, as "cpu_avx512".
         folder: Of the result file; None takes the results folder.
 
     Returns:
@@ -56,7 +56,7 @@ def _recorded(name: str, device: str, folder: Path | None) -> dict[str, Any]:
     try:
         return load_result(name, folder)["data"]
     except MissingDataError:
-        place = "" if device == "cpu" else " on a machine with a GPU"
+        place = " on a machine with a GPU" if device == "cuda" else ""
         print(f"{name}: not recorded yet; `make bench` writes it{place}.")
         return {}
 
