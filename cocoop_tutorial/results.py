@@ -147,13 +147,15 @@ def provenance(
 
 
 def device_name(device: str | torch.device | None = None) -> str:
-    """A device in words: "NVIDIA T4, 15 GB" or "CPU, 2 cores, x86_64"."""
+    """A device in words: "NVIDIA T4, 15 GB" or "CPU, 2 cores, x86_64 AVX2"."""
     kind = torch.device(device).type if device else ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cuda":
         facts = torch.cuda.get_device_properties(0)
         return f"{facts.name}, {facts.total_memory / 1024**3:.0f} GB"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{kind.upper()}, {cores} cores, {platform.machine()}"
+    # The vector instructions make more of a difference to a CPU's speed than its cores.
+    level = torch.backends.cpu.get_cpu_capability().replace("DEFAULT", "")
+    return f"{kind.upper()}, {cores} cores, {platform.machine()} {level}".rstrip()
 
 
 def _command() -> str:
