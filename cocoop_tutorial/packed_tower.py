@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from .frozen_clip import FrozenCLIP
 from .truncated import is_causal
 
-# On x86, oneDNN's float32 products are as fast as MKL's (Intel) or faster (AMD: by 5% with AVX2
-# alone and large products, by a fifth with small ones, twice with AVX-512).
+# On x86, oneDNN's large float32 products are a tenth faster than MKL's ("rates" in
+# results/bench_text_encoder_cpu*.json), small ones more; without AVX2 nobody has measured.
 ONEDNN = (
     torch.backends.mkldnn.is_available()
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
