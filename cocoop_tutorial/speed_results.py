@@ -160,12 +160,14 @@ def bench_table(bench: pd.DataFrame) -> pd.DataFrame:
         bench: From `load_bench`.
 
     Returns:
-        Text cells: "median (lowest to highest)", or the counted operations and bytes.
+        Text cells: "median (lowest to highest)", "time (once)", or the counted operations.
     """
 
     def cell(row: pd.Series) -> str:
         if pd.notna(row.train):
-            return "{} ({} to {})".format(*map(_ms, (row.train, row.train_low, row.train_high)))
+            spread = f"{_ms(row.train_low)} to {_ms(row.train_high)}"
+            once = row.train_low == row.train_high
+            return f"{_ms(row.train)} ({'once' if once else spread})"
         return f"not run: {row.train_operations / 1e12:.1f} T operations"
 
     text = bench.assign(cell=bench.apply(cell, axis=1))

@@ -109,6 +109,8 @@ def test_recorded_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     table = bench_table(bench)
     assert table.published[10, 1] == "4,000 (2,000 to 8,000)"
     assert table.published[1000, 1] == "not run: 0.8 T operations"
+    alone = bench.assign(train_low=bench.train, train_high=bench.train)
+    assert bench_table(alone).published[10, 1] == "4,000 (once)"
     assert figures.gain_figure(ratios(bench, "tokens"), {"time": ratios(bench, "train")}).axes
     live = pd.DataFrame([(5, "packed", 10)], columns=["classes", "method", "saved_bytes"])
     assert figures.memory_figure(live, bench, 2**34).axes
