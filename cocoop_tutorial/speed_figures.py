@@ -221,14 +221,19 @@ def gain_figure(counted: pd.Series, timed: dict[str, pd.Series]) -> Figure:
     """
     fig, ax = figure(figsize=(6.6, 3.4))
     places = {where: i for i, where in enumerate(counted.index)}
-    ax.bar(list(places.values()), counted, color="#cfe3f1", label="operations, counted")
-    marks = zip(timed.items(), (("o", PACKED), ("^", "#D55E00"), ("s", "#009E73")), strict=False)
-    for (name, series), (mark, hue) in marks:
+    left, right = ([i + end for i in places.values()] for end in (-0.4, 0.4))
+    ax.hlines(counted, left, right, color="#56B4E9", lw=4, label="operations, counted")
+    looks = (("o", PACKED, -0.25), ("^", "#D55E00", 0), ("s", "#009E73", 0.25))
+    for (name, series), (mark, hue, shift) in zip(timed.items(), looks, strict=False):
         series = series[series.index.isin(counted.index)]
-        where = [places[i] for i in series.index]
+        where = [places[i] + shift for i in series.index]
         ax.plot(where, series, mark, color=hue, label=name)
     ax.set_xticks(list(places.values()), [f"K {k}\nB {b}" for k, b in places], fontsize=7)
-    ax.set(ylabel="published over packed")
+    lowest = pd.concat([counted, *timed.values()]).min()
+    ax.set(yscale="log", ylim=(lowest / 1.5, None), ylabel="published over packed")
+    ticks = [10, 20, 50, 100, 200]
+    ax.set_yticks(ticks, [str(tick) for tick in ticks])
+    ax.set_yticks([], minor=True)
     ax.grid(axis="x", visible=False)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
     return fig
