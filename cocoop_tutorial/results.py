@@ -153,7 +153,7 @@ def device_name(device: str | torch.device | None = None) -> str:
         facts = torch.cuda.get_device_properties(0)
         return f"{facts.name}, {facts.total_memory / 1024**3:.0f} GB"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    # The vector instructions make more of a difference to a CPU's speed than its cores.
+    # CPUs with as many cores can differ threefold in speed; their vector instructions tell.
     level = torch.backends.cpu.get_cpu_capability().replace("DEFAULT", "")
     return f"{kind.upper()}, {cores} cores, {platform.machine()} {level}".rstrip()
 
