@@ -184,7 +184,7 @@ def switch_table(device: str, folder: Path | None = None) -> pd.DataFrame:
     """What each switch did to the packed encoder; `results/bench_switches_DEVICE.json`.
 
     Args:
-        device: "cpu" or "cuda".
+        device: As for `load_bench`.
         folder: Of the result file; None takes the results folder.
 
     Returns:
