@@ -3,13 +3,14 @@
 import io
 from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from .plots import BASE, NEW, colour, figure
+from .plots import BASE, NEW, STYLE, colour, figure
 from .widgets import picture
 
 FROZEN, LEARNED, LINE = "#e8eef4", "#ffd9c2", "#333333"
@@ -42,9 +43,10 @@ def flow_figure() -> Figure:
 def _box(ax: Axes, x: float, y: float, width: float, text: str, face: str) -> None:
     style = {"boxstyle": "round,pad=0,rounding_size=1.5", "facecolor": face, "edgecolor": LINE}
     ax.add_patch(FancyBboxPatch((x, y), width, 14, **style))
-    ax.text(x + width / 2, y + 7, text, ha="center", va="center", fontsize=9)
+    ax.text(x + width / 2, y + 7, text, ha="center", va="center", fontsize=9, parse_math=True)
 
 
+@plt.rc_context(STYLE)
 def class_page(before: pd.Series, now: pd.Series, half: str, epoch: int) -> str:
     """Each class's accuracy before training and now, as one picture in HTML.
 

@@ -1,12 +1,13 @@
 """Sharing a learned prompt by the conventions of the Hugging Face Hub (chapter 10)."""
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from huggingface_hub import HfApi, ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub import HfApi, ModelCardData, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from .errors import CheckpointError, MissingDataError
@@ -15,15 +16,12 @@ from .frozen_clip import FrozenCLIP
 if TYPE_CHECKING:
     from .prompt_learner import PromptLearner
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
-CARD_TEXT = """---
-{{{{ card_data }}}}
----
+CARD = "README.md"
+CARD_TEXT = """# {method} prompt for {n_classes} classes
 
-# {method} prompt for {n_classes} classes
-
-A context of {n_ctx} vectors for `{backbone}`, learned with
+A context of {n_ctx} vectors for {backbone}, learned with
 [{method}](https://arxiv.org/abs/{paper}). The backbone is not in this repository.
 
 ```python
@@ -172,6 +170,9 @@ def _download(
 def model_card(facts: Mapping[str, Any]) -> str:
     """A model card with the Hub's metadata block.
 
+    Class names come from folders and from other people's files, so they are only ever data: no
+    template engine sees them, and Markdown shows them as they are.
+
     Args:
         facts: What `checkpoints.describe` returns.
     """
@@ -181,12 +182,17 @@ def model_card(facts: Mapping[str, Any]) -> str:
         paper=PAPERS[method],
         n_classes=len(names),
         n_ctx=facts["options"]["n_ctx"],
-        backbone=facts["backbone"],
-        classes=", ".join(names[:20]) + (" ..." if len(names) > 20 else ""),
+        backbone=escape_markdown(facts["backbone"]),
+        classes=", ".join(map(escape_markdown, names[:20])) + (" ..." if len(names) > 20 else ""),
     )
     data = ModelCardData(
         library_name="cocoop_tutorial",
         tags=["prompt-learning", "clip", method.lower()],
         pipeline_tag="zero-shot-image-classification",
     )
-    return str(ModelCard.from_template(data, template_str=text))
+    return f"---\n{data.to_yaml()}\n---\n\n{text}"
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown renders unchanged, on one line."""
+    return re.sub(r"([\\`*_\[\]<>&~|$#!])", r"\\\1", " ".join(text.split()))

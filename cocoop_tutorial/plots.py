@@ -61,6 +61,7 @@ STYLE: dict[str, Any] = {
     "lines.markersize": 5,
     "legend.frameon": False,
     "hatch.linewidth": 0.5,
+    "text.parse_math": False,  # a class name may hold "$"; our own formulas ask for it
 }
 
 

@@ -132,10 +132,17 @@ def prompt_box(
     first = next(iter(models))
     listed = [t.format(names[0]) for t in models] + [first.format(name) for name in names]
     options = "".join(f'<option value="{html.escape(text)}">' for text in listed)
-    page = PAGE.read_text(encoding="utf-8").replace("__BUTTONS__", buttons)
-    page = page.replace("__OPTIONS__", options).replace("__START__", html.escape(start))
-    page = page.replace("__TYPED__", TYPED).replace("__OTHER__", OTHER)
-    return HTML(page.replace("__CONTENT__", json.dumps(content).replace("<", "\\u003c")))
+    parts = {
+        "BUTTONS": buttons,
+        "OPTIONS": options,
+        "START": html.escape(start),
+        "TYPED": TYPED,
+        "OTHER": OTHER,
+        "CONTENT": json.dumps(content).replace("<", "\\u003c"),
+    }
+    page = PAGE.read_text(encoding="utf-8")
+    # In one pass, so that a class name that looks like a mark stays a class name.
+    return HTML(re.sub(r"__([A-Z]+)__", lambda mark: parts[mark[1]], page))
 
 
 def bars_svg(rows: Sequence[Row], alt: str) -> str:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from .datasets.splits import Dataset, Split, open_image
-from .plots import BASE, NEW, figure
+from .plots import BASE, NEW, STYLE, figure
 
 SIDE, GAP = 48, 4  # pixels of a picture, and between two of them
 Row = Sequence[Image.Image | None]
@@ -70,6 +71,7 @@ def split_sheet(
     return sheet(rows, side, empty=empty)
 
 
+@plt.rc_context(STYLE)
 def protocol_figure(
     data: Dataset,
     base: Sequence[str],

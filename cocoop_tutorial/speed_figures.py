@@ -101,9 +101,10 @@ def gradient_figure() -> Figure:
         hatch = "////" if frozen else ""
         ax.add_patch(Rectangle((x, 8), 28, 16, facecolor=face, edgecolor="#bbbbbb", hatch=hatch))
         label = {"facecolor": face, "edgecolor": "none", "pad": 2}
-        ax.text(x + 14, 16, text, ha="center", va="center", color=ink, fontsize=10, bbox=label)
+        words = {"ha": "center", "parse_math": True}
+        ax.text(x + 14, 16, text, va="center", color=ink, fontsize=10, bbox=label, **words)
         note = "not needed: $W$ is frozen" if frozen else "needed"
-        ax.text(x + 14, 3, note, ha="center", fontsize=9, color="#333333")
+        ax.text(x + 14, 3, note, fontsize=9, color="#333333", **words)
     return fig
 
 

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 from hub_server import hub_server
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from safetensors.torch import save_file
 from small_clips import TEXT, VIT, small_clip
 from test_checkpoints import NAMES, assert_same, shaken
@@ -34,16 +36,48 @@ def test_a_local_folder(tmp_path: Path) -> None:
     assert config["classnames"] == NAMES
 
 
+def render(card: ModelCard) -> str:
+    return MarkdownIt().enable(["table", "strikethrough"]).render(card.text)
+
+
+def shown(card: ModelCard) -> str:
+    """What a reader of the rendered card sees, each run of white space as one blank."""
+    return " ".join(BeautifulSoup(render(card), "html.parser").get_text().split())
+
+
 def test_model_card(tmp_path: Path) -> None:
     folder = CoOp(small_clip(), NAMES).save_pretrained(tmp_path)
     card = ModelCard.load(folder / "README.md")
     assert card.data.library_name == "cocoop_tutorial"
     assert "coop" in card.data.tags
     assert "CoOp.from_pretrained" in card.text and "2109.01134" in card.text
-    assert all(name in card.text for name in NAMES)
+    assert all(name in shown(card) for name in NAMES)
     (folder / "README.md").write_text("mine")
     CoOp(small_clip(), NAMES).save_pretrained(folder)
     assert (folder / "README.md").read_text() == "mine"
+
+
+HOSTILE = [
+    "{{ 7 * 7 }}",
+    "{{ cycler.__init__.__globals__.os.system('touch hacked') }}",
+    "{% for i in range(3) %}x{% endfor %}",
+    "{# gone #}",
+    "<script>alert(1)</script>",
+    "AT&T *bold* _under_ [link](https://example.org) `code` | $x$ ~~no~~",
+    "two\n\n# lines",
+    "---",
+]
+
+
+def test_class_names_are_never_run_as_a_template(tmp_path: Path, monkeypatch) -> None:
+    """A card shows names from folders and other people's files; Markdown renders them unchanged."""
+    monkeypatch.chdir(tmp_path)
+    folder = CoOp(small_clip(), HOSTILE, n_ctx=1).save_pretrained(tmp_path / "prompt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompt"]
+    card = ModelCard.load(folder / "README.md")
+    html = render(card)
+    assert all(" ".join(name.split()) in shown(card) for name in HOSTILE)
+    assert "<script>" not in html and "<em>" not in html and "example.org\"" not in html
 
 
 def test_wrong_method_and_missing_weights(tmp_path: Path) -> None:

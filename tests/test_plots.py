@@ -132,3 +132,14 @@ def test_grid_shows_each_image_with_its_caption() -> None:
     assert [int(ax.images[0].get_array()[0, 0, 0]) for ax in shown] == list(range(5))
     tensor = plots.image_grid([torch.zeros(3, 4, 4)]).axes[0].images[0].get_array()
     assert tensor.shape == (4, 4, 3)
+
+
+def test_class_names_are_drawn_as_they_are() -> None:
+    """Names with dollar signs are neither formulas nor errors of a formula."""
+    names = ["a$b", "$x^", r"$\frac$", "{{ 7 * 7 }}"]
+    grid = plots.image_grid([Image.new("RGB", (8, 8), "red")] * 4, names)
+    bars = plots.bars(pd.DataFrame({"CLIP": [1.0, 2, 3, 4]}, index=names))
+    for figure in (grid, bars):
+        pixels(figure)  # formulas are read when the figure is drawn
+    assert [ax.get_title() for ax in grid.axes] == names
+    assert [label.get_text() for label in bars.axes[0].get_xticklabels()] == names
