@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from small_clips import KINDS, small_clip
 from torch.nn import functional as F
 
-from cocoop_tutorial import backbones, load_clip
+from cocoop_tutorial import load_clip
+from cocoop_tutorial.clip import load as backbones
 from cocoop_tutorial.errors import (
     BackboneError,
     CocoopError,

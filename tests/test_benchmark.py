@@ -11,9 +11,8 @@ from torch._dynamo import register_backend
 from train_jobs import make_data
 
 from benchmarks import contest, end_to_end, switches, text_encoder
-from cocoop_tutorial import CoCoOp, CoOp, packed, packed_attention, packed_tower, training
-from cocoop_tutorial.measure import saved_bytes
-from cocoop_tutorial.speed_results import (
+from cocoop_tutorial import CoCoOp, CoOp
+from cocoop_tutorial.book.speed_results import (
     AS_IT_IS,
     PARTS,
     bench_table,
@@ -23,6 +22,11 @@ from cocoop_tutorial.speed_results import (
     load_epoch,
     switch_table,
 )
+from cocoop_tutorial.measure import saved_bytes
+from cocoop_tutorial.text_encoder.packed import attention as packed_attention
+from cocoop_tutorial.text_encoder.packed import encode as packed
+from cocoop_tutorial.text_encoder.packed import tower as packed_tower
+from cocoop_tutorial.training import loop as training
 
 NAMES = ["cat", "hot dog", "hot air balloon", "aeroplane", "wall"]
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from cocoop_tutorial import FrozenCLIP, book, harmonic_mean, save_result
-from cocoop_tutorial.evaluation import Evaluation
+from cocoop_tutorial import FrozenCLIP, harmonic_mean, save_result
+from cocoop_tutorial.book import notebook as book
+from cocoop_tutorial.evaluation.accuracy import Evaluation
 
 
 def run_cells(folder: Path, *cells: str) -> list[list[dict]]:

@@ -13,9 +13,14 @@ from hypothesis import strategies as st
 from small_clips import random_features, small_clip
 
 from cocoop_tutorial import CoCoOp, CoOp
-from cocoop_tutorial.checkpoints import load_prompts, read_prompts, save_prompts, write_atomic
+from cocoop_tutorial.checkpoints.prompts import (
+    load_prompts,
+    read_prompts,
+    save_prompts,
+    write_atomic,
+)
 from cocoop_tutorial.errors import CheckpointError, MissingDataError, PromptError
-from cocoop_tutorial.prompt_learner import PromptLearner
+from cocoop_tutorial.models.prompt_learner import PromptLearner
 
 NAMES = ["cat", "hot_dog", "Great Wall of China", "鸟"]
 MODELS = {
@@ -179,7 +184,7 @@ def test_a_truncated_file_is_named(cut: float, tmp_path_factory: pytest.TempPath
 
 FULL_DISK = """
 import resource, signal, sys
-from cocoop_tutorial.checkpoints import write_atomic
+from cocoop_tutorial.checkpoints.prompts import write_atomic
 from cocoop_tutorial.errors import CheckpointError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # no file may grow beyond this

@@ -9,7 +9,7 @@ from open_clip.loss import SigLipLoss
 from torch.nn import functional as F
 
 from cocoop_tutorial import Dataset, Split, ZeroShotCLIP, evaluate, load_clip
-from cocoop_tutorial.checks import ch1
+from cocoop_tutorial.book.checks import ch1
 
 TEMPLATES = ["a photo of a {}.", "{}", "the {}.", "{} on the moon", "no {}!", "my {}, my zebra"]
 

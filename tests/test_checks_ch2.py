@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from cocoop_tutorial.checks import ch2
+from cocoop_tutorial.book.checks import ch2
 from cocoop_tutorial.datasets.splits import Sample
 
 Drawn = tuple[list[Sample], list[Sample]]

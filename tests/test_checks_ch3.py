@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cocoop_tutorial.checks import ch3
+from cocoop_tutorial.book.checks import ch3
 
 
 def test_count() -> None:

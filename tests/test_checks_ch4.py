@@ -6,8 +6,8 @@ from small_clips import small_clip
 from torch import Tensor, nn
 
 from cocoop_tutorial import CoCoOp
-from cocoop_tutorial.checks import ch4
-from cocoop_tutorial.text_encoder import encode_prompts
+from cocoop_tutorial.book.checks import ch4
+from cocoop_tutorial.text_encoder.encode import encode_prompts
 
 
 def count(m: int, e: int, d: int, separate: bool) -> int:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from cocoop_tutorial.checks import ch5
-from cocoop_tutorial.speed_counts import distinct_tokens
+from cocoop_tutorial.book.checks import ch5
+from cocoop_tutorial.text_encoder.cost import distinct_tokens
 
 Run = Callable[[], None]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cocoop_tutorial import doctor
-from cocoop_tutorial.cli import app
-from cocoop_tutorial.doctor import FAIL, OK, WARN, Finding
+from cocoop_tutorial.cli import doctor
+from cocoop_tutorial.cli.doctor import FAIL, OK, WARN, Finding
+from cocoop_tutorial.cli.main import app
 
 
 def test_this_machine_has_what_these_tests_need() -> None:
@@ -65,7 +65,7 @@ def test_the_papers_data_are_listed_and_never_needed(tmp_path: Path) -> None:
 def test_weights(model_dir: Path, tmp_path: Path) -> None:
     assert "32 pixels" in doctor.check_weights(f"local-dir:{model_dir}").found
     finding = doctor.check_weights(f"local-dir:{tmp_path}")
-    assert finding.status == FAIL and "cocoop_tutorial.pretrain" in finding.todo
+    assert finding.status == FAIL and "cocoop_tutorial.pretraining.run" in finding.todo
 
 
 def test_a_check_that_crashes_becomes_a_finding() -> None:

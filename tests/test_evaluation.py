@@ -22,9 +22,10 @@ from cocoop_tutorial import (
     harmonic_mean,
     image_features,
 )
+from cocoop_tutorial.clip.features import clear_cache
 from cocoop_tutorial.datasets.images import image_batches
 from cocoop_tutorial.errors import DataError, MemoryLimitError, memory_advice
-from cocoop_tutorial.evaluation import clear_cache, expected_calibration_error, reliability
+from cocoop_tutorial.evaluation.calibration import expected_calibration_error, reliability
 
 percent = st.floats(0, 100)
 

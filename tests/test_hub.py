@@ -15,7 +15,7 @@ from test_checkpoints import NAMES, assert_same, shaken
 
 from cocoop_tutorial import CoCoOp, CoOp, load_clip
 from cocoop_tutorial.errors import CheckpointError, MissingDataError
-from cocoop_tutorial.prompt_learner import PromptLearner
+from cocoop_tutorial.models.prompt_learner import PromptLearner
 
 
 def test_a_local_folder(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_class_names_are_never_run_as_a_template(tmp_path: Path, monkeypatch) ->
     card = ModelCard.load(folder / "README.md")
     html = render(card)
     assert all(" ".join(name.split()) in shown(card) for name in HOSTILE)
-    assert "<script>" not in html and "<em>" not in html and "example.org\"" not in html
+    assert "<script>" not in html and "<em>" not in html and 'example.org"' not in html
 
 
 def test_wrong_method_and_missing_weights(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cocoop_tutorial import ImageFolder, evaluate, load_clip
-from cocoop_tutorial.clip_figures import pretraining_figure
-from cocoop_tutorial.evaluation import Evaluation, image_features
-from cocoop_tutorial.probes import Prototypes
-from cocoop_tutorial.sheets import protocol_figure, sheet, split_sheet
-from cocoop_tutorial.uncertainty import bootstrap_by_class, wilson_interval
-from cocoop_tutorial.widgets import flip_book, harmonic_ladders, picture
+from cocoop_tutorial.book.clip_figures import pretraining_figure
+from cocoop_tutorial.book.sheets import protocol_figure, sheet, split_sheet
+from cocoop_tutorial.book.widgets import flip_book, harmonic_ladders, picture
+from cocoop_tutorial.clip.features import image_features
+from cocoop_tutorial.evaluation.accuracy import Evaluation
+from cocoop_tutorial.evaluation.intervals import bootstrap_by_class, wilson_interval
+from cocoop_tutorial.models.prototypes import Prototypes
 
 
 def evaluation(right: list[list[bool]]) -> Evaluation:

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from cocoop_tutorial import CoCoOp, CoOp, ZeroShotCLIP
 from cocoop_tutorial.errors import CheckpointError, PromptError, UnknownNameError
-from cocoop_tutorial.meta_net import MetaNet
-from cocoop_tutorial.prompt_learner import PromptLearner
+from cocoop_tutorial.models.meta_net import MetaNet
+from cocoop_tutorial.models.prompt_learner import PromptLearner
 
 BASE = ["cat", "hot dog", "Great Wall of China", "ketch"]
 NEW = ["yin_yang", "dollar bill", "wheelchair"]

@@ -10,8 +10,8 @@ from small_clips import small_clip
 from test_checkpoints import MODELS, NAMES, assert_same, shaken
 
 from cocoop_tutorial import CoCoOp, CoOp
+from cocoop_tutorial.checkpoints.official import load_official, read_official, save_official
 from cocoop_tutorial.errors import CheckpointError, MissingDataError
-from cocoop_tutorial.official import load_official, read_official, save_official
 
 
 @pytest.mark.parametrize("kind", set(MODELS) - {"cocoop-separate", "cocoop-twins"})

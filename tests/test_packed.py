@@ -15,14 +15,17 @@ from small_clips import VIT, random_features, small_clip
 from torch import Tensor
 from torch.nn import functional as F
 
-from cocoop_tutorial import CoCoOp, CoOp, FrozenCLIP, packed, packed_tower
-from cocoop_tutorial.measure import saved_bytes, text_operations, text_tokens
-from cocoop_tutorial.packed import encode_packed
-from cocoop_tutorial.packed_layout import build_layout, shared_prefix, token_paths
-from cocoop_tutorial.packed_memory import make_plan
-from cocoop_tutorial.packed_names import ClassList
-from cocoop_tutorial.prompts import POSITIONS, ClassPrompts
-from cocoop_tutorial.reference import encode_reference
+from cocoop_tutorial import CoCoOp, CoOp, FrozenCLIP
+from cocoop_tutorial.measure import saved_bytes
+from cocoop_tutorial.text_encoder.cost import text_operations, text_tokens
+from cocoop_tutorial.text_encoder.packed import encode as packed
+from cocoop_tutorial.text_encoder.packed import tower as packed_tower
+from cocoop_tutorial.text_encoder.packed.classes import ClassList
+from cocoop_tutorial.text_encoder.packed.encode import encode_packed
+from cocoop_tutorial.text_encoder.packed.layout import build_layout, shared_prefix, token_paths
+from cocoop_tutorial.text_encoder.packed.memory import make_plan
+from cocoop_tutorial.text_encoder.prompts import POSITIONS, ClassPrompts
+from cocoop_tutorial.text_encoder.reference import encode_reference
 
 WORDS = ["cat", "dog", "great", "white", "wall", "2012", "boeing", "737-200", "a", "of"]
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-5}

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cocoop_tutorial import ZeroShotCLIP
-from cocoop_tutorial.official import load_official
-from cocoop_tutorial.prompt_learner import PromptLearner
-from cocoop_tutorial.text_encoder import ENCODERS
+from cocoop_tutorial.checkpoints.official import load_official
+from cocoop_tutorial.models.prompt_learner import PromptLearner
+from cocoop_tutorial.text_encoder.encode import ENCODERS
 
 RELATIVE = 1e-4
 

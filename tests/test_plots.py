@@ -13,7 +13,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cocoop_tutorial import Evaluation, plots
+from cocoop_tutorial import Evaluation
+from cocoop_tutorial.book import plots
 
 mpl.use("Agg")
 

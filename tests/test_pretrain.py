@@ -9,10 +9,12 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss
 
-from cocoop_tutorial import load_clip, load_result, pretrain, reproduce
-from cocoop_tutorial import pretrain_data as pairs
+from cocoop_tutorial import load_clip, load_result
 from cocoop_tutorial.datasets.emoji import drawings, sources
 from cocoop_tutorial.errors import UnknownNameError
+from cocoop_tutorial.experiments import reproduce
+from cocoop_tutorial.pretraining import corpus as pairs
+from cocoop_tutorial.pretraining import run as pretrain
 
 ROUNDS = (
     pretrain.Round(3 * 48, 1e-3, 0.5, muon=False),

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from cocoop_tutorial import Split, ZeroShotCLIP, image_features, load_clip
-from cocoop_tutorial import prompt_box as box
+from cocoop_tutorial.book import prompt_box as box
 
 NAMES = ["cat", "cat face", "pot of food", "leaf fluttering in wind"]
 TEMPLATES = ["an emoji of {}.", "{}", "a photo of a {}.", "this is not a {}."]

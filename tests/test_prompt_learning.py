@@ -10,20 +10,14 @@ import pytest
 import torch
 from small_clips import small_clip
 
-from cocoop_tutorial import (
-    TrainConfig,
-    coop_figures,
-    load_clip,
-    load_dataset,
-    load_result,
-    save_result,
-    words,
-)
-from cocoop_tutorial import prompt_learning as grid
-from cocoop_tutorial import prompt_results as read
-from cocoop_tutorial.cells import Cell, made_by
+from cocoop_tutorial import TrainConfig, load_clip, load_dataset, load_result, save_result
+from cocoop_tutorial.book import coop_figures
 from cocoop_tutorial.datasets.emoji import drawing
 from cocoop_tutorial.errors import MissingDataError
+from cocoop_tutorial.experiments import prompt_learning as grid
+from cocoop_tutorial.experiments import prompt_results as read
+from cocoop_tutorial.experiments.cells import Cell, made_by
+from cocoop_tutorial.text_encoder import words
 
 SMALLEST = "emoji_clothing"
 
@@ -106,7 +100,7 @@ def test_the_rate_with_the_lowest_loss_on_poses_is_taken(tiny, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_processes_give_the_rows_of_one_process(tmp_path: Path) -> None:
-    from cocoop_tutorial.cells import run_cells
+    from cocoop_tutorial.experiments.cells import run_cells
 
     clip, config = load_clip("emoji-clip", device="cpu"), TrainConfig(epochs=2, batch_size=64)
     cells = [Cell(SMALLEST, "CoOp", s, replace(config, seed=s)) for s in (1, 2)]

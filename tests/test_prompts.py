@@ -5,14 +5,14 @@ from hypothesis import strategies as st
 from small_clips import small_clip
 
 from cocoop_tutorial.errors import PromptError, UnknownNameError
-from cocoop_tutorial.prompts import (
+from cocoop_tutorial.text_encoder.prompts import (
     POSITIONS,
     ClassPrompts,
     check_classnames,
     fill_template,
     initial_context,
 )
-from cocoop_tutorial.reference import insert_context
+from cocoop_tutorial.text_encoder.reference import insert_context
 
 NAMES = ["face", "cougar_body", "Great Wall of China at sunrise", "a&m!", "st. bernard's"]
 # No "&": HTML entities are cleaned across a whole text, which names do not have.

@@ -20,7 +20,7 @@ from train_jobs import (
 
 from cocoop_tutorial import TrainConfig, train
 from cocoop_tutorial.errors import CheckpointError
-from cocoop_tutorial.train_state import FILE
+from cocoop_tutorial.training.state import FILE
 
 # 15 images, 4 a step, 3 epochs: 9 steps. Blocks of 5 features straddle the steps.
 CONFIG: dict[str, Any] = {

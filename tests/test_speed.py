@@ -7,20 +7,28 @@ import pytest
 import torch
 from small_clips import random_features, small_clip
 
-from cocoop_tutorial import CoCoOp, CoOp, packed_tower, save_result, speed_counts
-from cocoop_tutorial import speed_figures as figures
-from cocoop_tutorial.measure import text_tokens
-from cocoop_tutorial.speed_counts import (
+from cocoop_tutorial import CoCoOp, CoOp, save_result
+from cocoop_tutorial.book import speed_figures as figures
+from cocoop_tutorial.book.speed_results import (
+    bench_table,
+    cost_table,
+    launch_table,
+    load_bench,
+    ratios,
+)
+from cocoop_tutorial.book.speed_widget import SLIDERS, token_counter
+from cocoop_tutorial.text_encoder import cost as speed_counts
+from cocoop_tutorial.text_encoder.cost import (
     STEPS,
     distinct_tokens,
     ladder,
     operators,
     plan_for,
     product_points,
+    text_tokens,
     time_steps,
 )
-from cocoop_tutorial.speed_results import bench_table, cost_table, launch_table, load_bench, ratios
-from cocoop_tutorial.speed_widget import SLIDERS, token_counter
+from cocoop_tutorial.text_encoder.packed import tower as packed_tower
 
 NAMES = ["cat", "hot dog", "hot air balloon", "aeroplane"]
 

@@ -6,8 +6,8 @@ from open_clip.model import convert_weights_to_lp
 from small_clips import KINDS, small_clip
 
 from cocoop_tutorial.errors import UnknownNameError
-from cocoop_tutorial.prompts import ClassPrompts, initial_context
-from cocoop_tutorial.text_encoder import ENCODERS, encode_prompts
+from cocoop_tutorial.text_encoder.encode import ENCODERS, encode_prompts
+from cocoop_tutorial.text_encoder.prompts import ClassPrompts, initial_context
 
 NAMES = ["cat", "hot dog", "Great Wall of China"]
 encoders = pytest.mark.parametrize("encoder", ENCODERS)

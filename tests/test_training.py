@@ -39,10 +39,10 @@ from cocoop_tutorial import (
     train,
 )
 from cocoop_tutorial.errors import DataError, TrainingError, UnknownNameError
-from cocoop_tutorial.prompt_learner import PromptLearner
-from cocoop_tutorial.train_features import FeatureSource, epoch_batches
-from cocoop_tutorial.train_step import Stepper, new_state
-from cocoop_tutorial.training import learning_rate
+from cocoop_tutorial.models.prompt_learner import PromptLearner
+from cocoop_tutorial.training.batches import FeatureSource, epoch_batches
+from cocoop_tutorial.training.loop import learning_rate
+from cocoop_tutorial.training.step import Stepper, new_state
 
 QUICK = TrainConfig(epochs=2, batch_size=4, lr=0.1)
 

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
-from cocoop_tutorial.transforms import TrainTransform, eval_transform
+from cocoop_tutorial.clip.transforms import TrainTransform, eval_transform
 
 MEAN, STD = (0.48, 0.45, 0.40), (0.26, 0.26, 0.27)
 BICUBIC = T.InterpolationMode.BICUBIC

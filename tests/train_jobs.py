@@ -18,18 +18,9 @@ from PIL import Image
 from small_clips import TEXT, VIT, small_clip
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from cocoop_tutorial import (
-    CoCoOp,
-    CoOp,
-    Dataset,
-    FrozenCLIP,
-    Split,
-    TrainConfig,
-    evaluate,
-    packed_memory,
-    train,
-)
-from cocoop_tutorial.prompt_learner import PromptLearner
+from cocoop_tutorial import CoCoOp, CoOp, Dataset, FrozenCLIP, Split, TrainConfig, evaluate, train
+from cocoop_tutorial.models.prompt_learner import PromptLearner
+from cocoop_tutorial.text_encoder.packed import memory as packed_memory
 
 NAMES = ["cat", "dog", "sea_lion"]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}

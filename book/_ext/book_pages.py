@@ -22,13 +22,16 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxRole
 from typer.main import get_command
 
-from cocoop_tutorial import cli
+from cocoop_tutorial.cli import main as cli
 
 # Modules in the order in which a reader meets them; the others follow by name.
-READING_ORDER = ("backbones", "frozen_clip", "datasets", "datasets.splits", "datasets.folder")
-READING_ORDER += ("evaluation", "models", "prompts", "text_encoder", "meta_net", "training")
-READING_ORDER += ("train_config", "train_features", "train_step", "train_state", "distributed")
-READING_ORDER += ("checkpoints", "results", "plots", "book", "errors")
+READING_ORDER = ("clip.load", "clip.frozen", "clip.features", "datasets", "datasets.splits")
+READING_ORDER += ("datasets.folder", "evaluation.accuracy", "evaluation.calibration")
+READING_ORDER += ("models.zero_shot", "models.coop", "models.cocoop", "models.meta_net")
+READING_ORDER += ("models.prompt_learner", "text_encoder.prompts", "text_encoder.encode")
+READING_ORDER += ("training.loop", "training.config", "training.batches", "training.step")
+READING_ORDER += ("training.state", "distributed", "checkpoints.prompts", "checkpoints.hub")
+READING_ORDER += ("results", "book.plots", "book.notebook", "errors")
 HEADINGS = ("Chapter", "Code cells", "Run time", "Peak memory", "Machine", "Versions")
 
 
@@ -154,7 +157,7 @@ def list_modules(package: str) -> list[str]:
     """Return the names of all modules but checkers, runnable files and the command line."""
     root = importlib.import_module(package)
     found = pkgutil.walk_packages(root.__path__, f"{package}.")
-    hidden = ("._", ".checks", ".__main__", ".cli_")
+    hidden = ("._", ".checks", ".__main__", ".cli.")
     names = [item.name for item in found if not any(part in f"{item.name}_" for part in hidden)]
     order = {f"{package}.{name}": place for place, name in enumerate(READING_ORDER)}
     return sorted(names, key=lambda name: (order.get(name, len(order)), name))
