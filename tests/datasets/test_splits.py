@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cocoop_tutorial import Dataset, Split, base_new, few_shot, load_dataset
 from cocoop_tutorial.errors import DataError
 
-FIXTURE = Path(__file__).parent / "fixtures" / "caltech101_draw.json"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "caltech101_draw.json"
 Entry = tuple[str, int, str, list[int]]
 
 

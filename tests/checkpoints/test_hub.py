@@ -8,10 +8,10 @@ import pytest
 from bs4 import BeautifulSoup
 from hub_server import hub_server
 from huggingface_hub import ModelCard
+from learners import NAMES, assert_same, shaken
 from markdown_it import MarkdownIt
 from safetensors.torch import save_file
 from small_clips import TEXT, VIT, small_clip
-from test_checkpoints import NAMES, assert_same, shaken
 
 from cocoop_tutorial import CoCoOp, CoOp, load_clip
 from cocoop_tutorial.errors import CheckpointError, MissingDataError
@@ -117,7 +117,7 @@ def test_push_and_pull_through_a_hub_on_this_machine(tmp_path: Path) -> None:
         hub = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
         run = subprocess.run(
             [sys.executable, "-c", PUSH_AND_PULL],
-            env={**os.environ, **hub, "PYTHONPATH": str(Path(__file__).parent)},
+            env={**os.environ, **hub, "PYTHONPATH": str(Path(__file__).parents[1] / "helpers")},
             capture_output=True,
             text=True,
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cocoop_tutorial import CoCoOp, CoOp, FrozenCLIP
 
-FIXTURE = Path(__file__).parent / "fixtures" / "parity"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "parity"
 CASES = ("cocoop_words", "cocoop_random8", "coop_end", "coop_words")
 SOURCES = ("fixture", "folder")
 

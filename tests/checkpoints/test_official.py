@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from learners import MODELS, NAMES, assert_same, shaken
 from parity_world import load_world
 from small_clips import small_clip
-from test_checkpoints import MODELS, NAMES, assert_same, shaken
 
 from cocoop_tutorial import CoCoOp, CoOp
 from cocoop_tutorial.checkpoints.official import load_official, read_official, save_official
