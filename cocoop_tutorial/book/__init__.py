@@ -1,4 +1,4 @@
 """What only the pages need: notebook helpers, plots, widgets, figures, exercise checkers.
 
-Nothing here trains or evaluates anything; the rest of the library never imports it.
+Nothing here trains a model or measures one, and nothing below this room imports it.
 """

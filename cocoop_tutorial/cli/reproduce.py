@@ -49,6 +49,6 @@ def prompt_learning(
 @app.command("hero")
 def hero(to: Annotated[Path, typer.Argument(help="Picture to write.")]) -> None:
     """Draw the README's picture: test images of each dataset, named by emoji-clip."""
-    from cocoop_tutorial.experiments import reproduce
+    from cocoop_tutorial.book.hero import draw_hero
 
-    reproduce.hero(to)
+    draw_hero(to)

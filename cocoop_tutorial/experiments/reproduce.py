@@ -5,14 +5,12 @@
 `cocoop reproduce prompt-learning`: CoOp and CoCoOp over three seeds (chapters 3 and 4).
 """
 
-import textwrap
 from pathlib import Path
 
 import torch
 from joblib import cpu_count
 from PIL import Image
 
-from cocoop_tutorial.book.plots import image_grid
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.clip.load import load_clip
 from cocoop_tutorial.datasets import base_new, emoji, load_dataset
@@ -102,17 +100,3 @@ def prompt_settings(jobs: int | None = None) -> Path:
     torch.set_num_threads(1)
     clip = load_clip("emoji-clip", device="cpu")
     return grid.choose_settings(clip, jobs=jobs or cpu_count())
-
-
-def hero(to: Path) -> None:
-    """Draws the README's picture: test images of each dataset, named by emoji-clip."""
-    clip = load_clip("emoji-clip", device="cpu")
-    pictures, captions = [], []
-    for name in [n for n in emoji.NAMES if n not in emoji.SHIFTS]:
-        data = load_dataset(name)
-        logits = evaluate(ZeroShotCLIP(clip, data.classnames, data.template), data).logits
-        for i in range(0, len(data.test), len(data.test) // 2 + 1):  # two, not chosen
-            pictures.append(data.test[i][0])
-            captions.append(textwrap.fill(data.classnames[logits[i].argmax()], 12))
-    fig = image_grid(pictures, captions, columns=11)
-    fig.savefig(to, dpi=150, bbox_inches="tight", facecolor="white")

@@ -30,7 +30,9 @@ def test_cells_of_a_chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     save_result("r", {"coop": {"base": 81.25}}, command="make r", seeds=[1, 2], device="cpu")
     outputs = run_cells(
         tmp_path,
-        "from cocoop_tutorial import book, plots, harmonic_mean; book.setup(seed=7)",
+        "from cocoop_tutorial import harmonic_mean\n"
+        "from cocoop_tutorial.book import notebook as book, plots\n"
+        "book.setup(seed=7)",
         "plots.bars({'CLIP': 70.0})",
         "book.show_source(harmonic_mean)",
         "book.show_result('r', 'Base: {coop[base]:.1f}%')",
@@ -74,7 +76,7 @@ def test_setup_prints_the_world(
 def test_source_is_the_librarys_own() -> None:
     shown = book.source_markdown(harmonic_mean)
     assert inspect.getsource(harmonic_mean).rstrip() in shown
-    assert "`cocoop_tutorial/evaluation.py`" in shown
+    assert "`cocoop_tutorial/evaluation/accuracy.py`" in shown
     assert "@property\ndef accuracy(self)" in book.source_markdown(Evaluation.accuracy)
 
 
