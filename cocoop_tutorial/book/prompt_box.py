@@ -1,7 +1,8 @@
 """A box for a prompt of one's own: what zero-shot CLIP answers with those words (chapter 1).
 
-`prompt_box` works on the built page: the text features of some templates are computed ahead and
-travel with it. `live_prompt_box` needs a kernel, and takes any words.
+`prompt_box` works on the built page. It holds the text features of some templates, so it can
+answer exactly the prompts made from them; of other words it says that it has not encoded them.
+`live_prompt_box` needs a kernel, and answers any words.
 """
 
 import base64
@@ -19,59 +20,58 @@ from torch import Tensor
 from cocoop_tutorial.book.widgets import picture
 from cocoop_tutorial.clip.features import image_features
 from cocoop_tutorial.datasets.splits import Split
+from cocoop_tutorial.errors import PromptError
 from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
-from cocoop_tutorial.text_encoder.prompts import clean_name
+from cocoop_tutorial.text_encoder.prompts import clean_name, fill_template
 
 PAGE = Path(__file__).with_name("prompt_box.html")
 TYPED, OTHER = "#D55E00", "#0072B2"  # the class in the prompt, and the other classes
-SMALL_WORDS = frozenset("a an and in of on the with without".split())  # name no class
 Row = tuple[str, float, bool]  # label, share from 0 to 1, whether it is to stand out
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
-    return re.findall(r"[a-z0-9']+", text.lower())
-
-
-def find_class(text: str, names: Sequence[str]) -> int | None:
-    """The class whose name a text holds: the longest one, whole names before parts of names.
+def as_read(text: str) -> str:
+    """A text as CLIP's tokenizer reads it: capitals and extra blanks make no difference.
 
     Args:
         text: What a reader typed.
+    """
+    return " ".join(text.lower().split())
+
+
+def known_prompts(templates: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Every prompt that the built page can answer, as it is read.
+
+    Args:
+        templates: T texts with one `{}`.
         names: K class names.
 
     Returns:
-        A position in `names`, or None if the text shares no word with any of them.
+        T * K prompts; that of template t and class k is number t * K + k.
     """
-    typed = set(words_of(text)) - SMALL_WORDS
-    best, chosen = (0.0, 0), None
-    for i, name in enumerate(names):
-        own = [word for word in words_of(name) if word not in SMALL_WORDS]
-        found = sum(word in typed for word in own)
-        score = (found / max(1, len(own)), found)
-        if found and score > best:
-            best, chosen = score, i
-    return chosen
+    return [as_read(text) for template in templates for text in fill_template(template, names)]
 
 
-def nearest_template(text: str, name: str, templates: Sequence[str]) -> int:
-    """The template that shares the most words with a text, the class name's words left out.
+def nearest_prompt(text: str, prompts: Sequence[str]) -> int:
+    """The known prompt that shares the most pairs of neighbouring letters with a text.
 
     Args:
         text: What a reader typed.
-        name: The class name in it, or "".
-        templates: Texts with one `{}`.
+        prompts: From `known_prompts`.
 
     Returns:
-        A position in `templates`; of equally near ones the first.
+        A position in `prompts`; of equally near ones the first.
     """
-    rest = set(words_of(text)) - set(words_of(name))
+    typed = _pairs(as_read(text))
 
-    def overlap(template: str) -> float:
-        own = set(words_of(template))
-        return 2 * len(own & rest) / (len(own) + len(rest)) if own or rest else 1.0
+    def likeness(prompt: str) -> float:  # Dice's
+        own = _pairs(prompt)
+        return 2 * len(own & typed) / max(1, len(own) + len(typed))
 
-    return max(range(len(templates)), key=lambda i: overlap(templates[i]))
+    return max(range(len(prompts)), key=lambda i: likeness(prompts[i]))
+
+
+def _pairs(text: str) -> set[str]:
+    return {text[i : i + 2] for i in range(len(text) - 1)}
 
 
 def to_bytes(features: Tensor) -> str:
@@ -89,6 +89,8 @@ def prompt_box(
     models: Mapping[str, ZeroShotCLIP], split: Split, pictures: Sequence[int], start: str
 ) -> HTML:
     """A text box and pictures to choose from; the answer is computed in the browser.
+
+    Words other than the templates' get no answer, but the offer of the nearest known prompt.
 
     Args:
         models: Zero-shot classifiers of the same K classes, by template.
@@ -111,8 +113,8 @@ def prompt_box(
     content = {
         "names": names,
         "templates": list(models),
+        "prompts": known_prompts(list(models), names),
         "labels": labels[chosen].tolist(),
-        "small": sorted(SMALL_WORDS),
         "accuracy": [round(100 * hit, 1) for hit in hits],
         "total": len(split),
         "scale": model.clip.logit_scale.item(),
@@ -128,10 +130,10 @@ def prompt_box(
         f'<button type="button" aria-pressed="false" data-picture="{n}">{tag}</button>'
         for n, tag in enumerate(tags)
     )
-    # One suggestion a class: a list of all would be long, and the box takes any words.
+    # Each class once, each template once: a list of all would be long.
     first = next(iter(models))
-    listed = [t.format(names[0]) for t in models] + [first.format(name) for name in names]
-    options = "".join(f'<option value="{html.escape(text)}">' for text in listed)
+    listed = [*fill_template(first, names), *(t.format(names[0]) for t in models)]
+    options = "".join(f'<option value="{html.escape(text)}">' for text in dict.fromkeys(listed))
     parts = {
         "BUTTONS": buttons,
         "OPTIONS": options,
@@ -205,21 +207,44 @@ def live_prompt_box(model: ZeroShotCLIP, split: Split, pictures: Sequence[int]) 
     answer = ipywidgets.HTML()
 
     def update(_: object = None) -> None:
-        i = choose.value
-        typed = find_class(text.value, names)
-        template = None if typed is None else template_of(text.value, names[typed])
-        classifier = ZeroShotCLIP(model.clip, model.classnames, template) if template else model
-        extra = [] if template else [text.value]  # without a whole name: one more candidate
-        shares = _shares(classifier, features[i], extra)
-        shown = typed if template else len(names)
-        rows = answer_rows(shares, [*names, *extra], int(labels[i]), shown)
-        image = picture(split[i][0], "The picture that is being classified", 96, 90)
-        answer.value = image + "<br>" + bars_svg(rows, f"The likeliest answer is {rows[0][0]}.")
+        image = picture(split[choose.value][0], "The picture that is being classified", 96, 90)
+        try:
+            rows = _live_rows(model, text.value, features[choose.value], labels[choose.value])
+            told = bars_svg(rows, f"The likeliest answer is {rows[0][0]}.")
+        except PromptError as error:  # such as words too many
+            told = html.escape(str(error))
+        answer.value = f"{image}<br>{told}"
 
     text.observe(update, "value")
     choose.observe(update, "value")
     update()
     return ipywidgets.VBox([text, choose, answer])
+
+
+def _live_rows(model: ZeroShotCLIP, text: str, feature: Tensor, truth: Tensor) -> list[Row]:
+    """What the words of a text make of one image; without a whole name they join the classes."""
+    names = [clean_name(name) for name in model.classnames]
+    typed = find_class(text, names)
+    if typed is None:
+        shares = _shares(model, feature, [text])
+        return answer_rows(shares, [*names, text], int(truth), len(names))
+    template = template_of(text, names[typed])
+    shares = _shares(ZeroShotCLIP(model.clip, model.classnames, template), feature, [])
+    return answer_rows(shares, names, int(truth), typed)
+
+
+def find_class(text: str, names: Sequence[str]) -> int | None:
+    """The class whose whole name stands in a text: of several the longest.
+
+    Args:
+        text: What a reader typed.
+        names: K class names.
+
+    Returns:
+        A position in `names`, or None if the text holds none of them.
+    """
+    found = [i for i, name in enumerate(names) if template_of(text, name)]
+    return max(found, key=lambda i: len(names[i]), default=None)
 
 
 def template_of(text: str, name: str) -> str | None:

@@ -46,6 +46,11 @@ def test_classify_passes_when_other_words_would_say_the_same(clip) -> None:
     ch1.check_classify(classify, flat)
 
 
+@pytest.mark.parametrize("as_type", [torch.Tensor.double, torch.Tensor.numpy, torch.Tensor.tolist])
+def test_classify_passes_in_other_types(clip, as_type) -> None:
+    ch1.check_classify(lambda *given: as_type(classify(*given)), clip)
+
+
 CLASSIFY = {
     "shape": lambda c, x, n, t: classify(c, x, n, t).T,
     "softmax": lambda c, x, n, t: classify(c, x, n, t).log(),
@@ -74,10 +79,18 @@ def test_sigmoid_loss_passes(capsys: pytest.CaptureFixture) -> None:
     assert capsys.readouterr().out.count("passed") == 2
 
 
+def test_sigmoid_loss_passes_in_other_types() -> None:
+    ch1.check_sigmoid_loss(lambda *given: siglip(*given).item())
+    ch1.check_sigmoid_loss(lambda *given: siglip(*given).numpy())
+    ch1.check_sigmoid_loss(lambda x, w, s, b: siglip(x.double(), w.double(), s, b))
+
+
 SIGLIP = {
     "one number": lambda x, w, s, b: s * x @ w.T + b,
     "divides by the number of images": lambda x, w, s, b: siglip(x, w, s, b) / len(x),
     "bias is missing": lambda x, w, s, b: siglip(x, w, s, 0.0),
+    "bias was scaled": lambda x, w, s, b: siglip(x, w, s, s * b),
+    "negative scale": lambda x, w, s, b: siglip(x, w, s, -s),
     "Only matching pairs": lambda x, w, s, b: -F.logsigmoid(s * (x * w).sum(1) + b).mean(),
     "All pairs have the sign": lambda x, w, s, b: -F.logsigmoid(s * x @ w.T + b).sum() / len(x),
     "open_clip's is": lambda x, w, s, b: siglip(x, w, -s, b),
@@ -95,13 +108,13 @@ def scores(clip, data: Dataset, split: str) -> dict[str, float]:
     return {t: evaluate(model, data, split).accuracy for t, model in models.items()}
 
 
-def best(clip, data: Dataset, split: str, sign: int = 1) -> str:
+def best(clip, data: Dataset, split: str, sign: int = 1, among: list[str] = TEMPLATES) -> str:
     found = scores(clip, data, split)
-    return max(found, key=lambda t: sign * found[t])
+    return max(among, key=lambda t: sign * found[t])
 
 
 def test_template_choice_passes(clip, data: Dataset, capsys: pytest.CaptureFixture) -> None:
-    ch1.check_choose_template(lambda c, d, t: best(c, d, "val"), clip, data, TEMPLATES)
+    ch1.check_choose_template(lambda c, d, t: best(c, d, "val", 1, t), clip, data, TEMPLATES)
     assert "passed" in capsys.readouterr().out
 
 
@@ -110,9 +123,18 @@ def test_template_choice_on_test_is_found_out(clip, data: Dataset) -> None:
         ch1.check_choose_template(lambda c, d, t: best(c, d, "test"), clip, data, TEMPLATES)
 
 
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_a_fixed_place_is_no_choice(clip, data: Dataset, place: int) -> None:
+    with pytest.raises(AssertionError, match="another template reaches"):
+        ch1.check_choose_template(lambda c, d, t: t[place], clip, data, TEMPLATES)
+
+
 def test_template_choice_must_be_the_best(clip, data: Dataset) -> None:
     found = scores(clip, data, "val")
     assert min(found.values()) < max(found.values()), "this test needs templates that differ"
+    with pytest.raises(AssertionError, match="none of the templates"):
+        always = best(clip, data, "val")
+        ch1.check_choose_template(lambda c, d, t: always, clip, data, TEMPLATES)
     with pytest.raises(AssertionError, match="another template reaches"):
         worst = best(clip, data, "val", -1)
         ch1.check_choose_template(lambda c, d, t: worst, clip, data, TEMPLATES)
@@ -126,17 +148,40 @@ def cosines() -> tuple[torch.Tensor, torch.Tensor]:
     return 0.05 * F.one_hot(labels, 4) + 0.04 * noise, labels
 
 
-def test_scale_passes(capsys: pytest.CaptureFixture) -> None:
-    def fit(values, labels):
-        scales = torch.logspace(0, 3, 400)
-        losses = torch.stack([F.cross_entropy(s * values, labels) for s in scales])
-        return scales[losses.argmin()].item()
+def fit(values, labels):
+    scales = torch.logspace(0, 3, 400)
+    losses = torch.stack([F.cross_entropy(s * values, labels) for s in scales])
+    return scales[losses.argmin()]
 
-    ch1.check_fit_scale(fit, *cosines())
+
+def descend(values, labels):
+    log = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([log], lr=0.05)
+    for _ in range(400):
+        optimizer.zero_grad()
+        F.cross_entropy(log.exp() * values.double(), labels).backward()
+        optimizer.step()
+    return log.exp()
+
+
+@pytest.mark.parametrize(
+    "right",
+    [fit, descend, lambda c, y: fit(c, y).item(), lambda c, y: fit(c, y).double().numpy()],
+)
+def test_scale_passes(right, capsys: pytest.CaptureFixture) -> None:
+    ch1.check_fit_scale(right, *cosines())
     assert "passed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("scale", "reason"), [(1.0, "larger"), (900.0, "smaller"), (-5, "negat")])
+def test_a_fixed_scale_is_no_fit() -> None:
+    found = fit(*cosines())
+    with pytest.raises(AssertionError, match="too large"):
+        ch1.check_fit_scale(lambda c, y: found, *cosines())
+
+
+@pytest.mark.parametrize(
+    ("scale", "reason"), [(1.0, "too small"), (900.0, "too large"), (-5, "negat")]
+)
 def test_scale_says_why(scale: float, reason: str) -> None:
     with pytest.raises(AssertionError, match=reason):
         ch1.check_fit_scale(lambda c, y: scale, *cosines())

@@ -41,11 +41,11 @@ def check_classify(classify: Classify, clip: FrozenCLIP) -> None:
     got = classify(clip, images, names, template)
     if _missing(got, "classify"):
         return
-    got = got.cpu()
+    got = torch.as_tensor(got).float().cpu()
     model = ZeroShotCLIP(clip, names, template)
     logits = model(images).cpu()
     assert tuple(got.shape) == (2, 3), (
-        f"The shape is {list(got.shape)}, not [B, K] = [2, 3]: one row an image, one column a "
+        f"The shape is {list(got.shape)}, not [B, K] = [2, 3]: one row per image, one column per "
         "class. Multiply image features by the transposed text features."
     )
     sums = got.sum(dim=1)
@@ -69,41 +69,81 @@ def check_classify(classify: Classify, clip: FrozenCLIP) -> None:
 def check_sigmoid_loss(sigmoid_loss: Loss) -> None:
     """Exercise 2: `sigmoid_loss(x [B, E], w [B, E], scale, bias)`; SigLIP (2303.15343), eq. 1."""
     generator = torch.Generator().manual_seed(0)
-    x, w = F.normalize(torch.randn(2, 5, 8, generator=generator), dim=-1)
-    scale, bias = 10.0, -10.0
-    got = sigmoid_loss(x, w, scale, bias)
-    if _missing(got, "sigmoid_loss"):
-        return
-    logits = scale * x @ w.T + bias
-    sign = 2 * torch.eye(5) - 1
-
-    def is_close(value: Tensor) -> bool:
-        return torch.isclose(torch.as_tensor(got), value, rtol=1e-4)
-
-    assert torch.as_tensor(got).shape == (), "The loss is one number. Sum over all pairs."
-    assert not is_close(-F.logsigmoid(sign * logits).mean()), (
-        "You divided by B * B. SigLIP divides by the number of images, B."
-    )
-    assert not is_close(-F.logsigmoid(sign * (logits - bias)).sum() / 5), (
-        "The bias is missing: add it to every scaled cosine."
-    )
-    assert not is_close(-F.logsigmoid(logits.diagonal()).sum() / 5), (
-        "Only matching pairs count in your loss. The others count too, with the sign -1."
-    )
-    assert not is_close(-F.logsigmoid(logits).sum() / 5), (
-        "All pairs have the sign +1 in your loss. A pair that does not match has -1."
-    )
-    wanted = SigLipLoss()(x, w, torch.tensor(scale), torch.tensor(bias))
-    assert is_close(wanted), f"Your loss is {float(got):.4f}; open_clip's is {wanted:.4f}."
+    # Several, and none where the bias is the negative scale: so a loss must use both.
+    for count, scale, bias in ((5, 10.0, -4.0), (3, 6.0, 1.0)):
+        x, w = F.normalize(torch.randn(2, count, 8, generator=generator), dim=-1)
+        got = sigmoid_loss(x, w, scale, bias)
+        if _missing(got, "sigmoid_loss"):
+            return
+        got = torch.as_tensor(got).detach().float().cpu()
+        assert got.shape == (), "The loss is one number. Sum over all pairs."
+        wanted = SigLipLoss()(x, w, torch.tensor(scale), torch.tensor(bias))
+        told = f"Scale {scale}, bias {bias}: your loss is {got:.4f}, open_clip's is {wanted:.4f}."
+        hints = _wrong_losses(x, w, scale, bias).items()
+        found = (hint for hint, value in hints if torch.isclose(got, value, rtol=1e-4))
+        assert torch.isclose(got, wanted, rtol=1e-4), next(found, told)
     print("passed: equal to open_clip's SigLipLoss")
+
+
+def _wrong_losses(x: Tensor, w: Tensor, scale: float, bias: float) -> dict[str, Tensor]:
+    """What likely mistakes give, by a hint that helps to find them."""
+    cosines, count = x @ w.T, len(x)
+    logits, sign = scale * cosines + bias, 2 * torch.eye(count) - 1
+
+    def loss(signed: Tensor) -> Tensor:
+        return -F.logsigmoid(signed).sum() / count
+
+    return {
+        "You divided by B * B. SigLIP divides by the number of images, B.": (
+            loss(sign * logits) / count
+        ),
+        "The bias is missing: add it to every scaled cosine.": loss(sign * (logits - bias)),
+        "The bias was scaled as well. Scale the cosines first, then add the bias.": loss(
+            sign * scale * (cosines + bias)
+        ),
+        "Your bias is the negative scale. Use the argument `bias`.": loss(
+            sign * scale * (cosines - 1)
+        ),
+        "Only matching pairs count in your loss. The others count too, with the sign -1.": loss(
+            logits.diagonal()
+        ),
+        "All pairs have the sign +1 in your loss. A pair that does not match has -1.": loss(logits),
+    }
 
 
 def check_choose_template(
     choose: Choose, clip: FrozenCLIP, data: Dataset, templates: Sequence[str]
 ) -> None:
-    """Exercise 3: `choose(clip, data, templates)` is the best template on val, test unseen."""
+    """Exercise 3: `choose(clip, data, templates)` is the best template on val, test unseen.
+
+    It is asked twice, with the best template in the middle and then without it, so that a fixed
+    answer or a fixed place in the list is found out.
+    """
+    hidden = replace(data, test=Split())
+    scores = {
+        t: evaluate(ZeroShotCLIP(clip, data.classnames, t), data, "val").accuracy for t in templates
+    }
+    ranked = sorted(scores, key=scores.__getitem__, reverse=True)
+    chosen = []
+    for case in (ranked[1::2][::-1] + ranked[::2], ranked[1:]):
+        got = _choice(choose, clip, hidden, case)
+        if _missing(got, "choose_template"):
+            return
+        best = max(scores[t] for t in case)
+        assert got in case, f"{got!r} is none of the templates. Return the text of one of them."
+        assert scores[got] == best, (
+            f"{got!r} reaches {scores[got]:.1f}% on val; another template reaches {best:.1f}%. "
+            "Return the one with the highest accuracy on val."
+        )
+        chosen.append(got)
+    print(f"passed: {chosen[0]!r} was chosen on val; now it may see the test set, once")
+
+
+def _choice(
+    choose: Choose, clip: FrozenCLIP, data: Dataset, templates: Sequence[str]
+) -> str | None:
     try:
-        got = choose(clip, replace(data, test=Split()), templates)
+        return choose(clip, data, list(templates))
     except DataError as error:
         if "no images" not in str(error):
             raise
@@ -111,37 +151,31 @@ def check_choose_template(
             "Your function opens the test images (the checker took them away). Choose on val: "
             "evaluate(model, data, split='val')."
         ) from error
-    if _missing(got, "choose_template"):
-        return
-    scores = {
-        t: evaluate(ZeroShotCLIP(clip, data.classnames, t), data, "val").accuracy for t in templates
-    }
-    best = max(scores.values())
-    assert got in scores, f"{got!r} is none of the templates. Return the text of one of them."
-    assert scores[got] == best, (
-        f"{got!r} reaches {scores[got]:.1f}% on val; another template reaches {best:.1f}%. Return "
-        "the one with the highest accuracy on val."
-    )
-    print(f"passed: {got!r} was chosen on val; now it may see the test set, once")
 
 
 def check_fit_scale(fit_scale: Fit, cosines: Tensor, labels: Tensor) -> None:
-    """Exercise 4: `fit_scale(cosines [N, K], labels [N])` minimises the cross-entropy."""
-    got = fit_scale(cosines, labels)
-    if _missing(got, "fit_scale"):
-        return
+    """Exercise 4: `fit_scale(cosines [N, K], labels [N])` minimises the cross-entropy.
+
+    Larger cosines need a smaller scale, so a fixed answer is found out.
+    """
+    for values in (1.5 * cosines, cosines):
+        got = fit_scale(values, labels)
+        if _missing(got, "fit_scale"):
+            return
+        scale = torch.as_tensor(got).detach().item()
+        best, least = _best_scale(values, labels)
+        loss = F.cross_entropy(scale * values, labels).item()
+        hint = "negative" if scale < 0 else "too small" if scale < best else "too large"
+        assert loss <= least + 1e-3, (
+            f"With your scale {scale:.1f} the cross-entropy is {loss:.3f}; it can be {least:.3f}. "
+            f"Your scale is {hint}."
+        )
+    ece = expected_calibration_error(scale * cosines, labels)
+    print(f"passed: scale {scale:.1f}; calibration error on these images {ece:.1f}%")
+
+
+def _best_scale(cosines: Tensor, labels: Tensor) -> tuple[float, float]:
+    """The best of a fine grid of scales, and its cross-entropy."""
     grid = torch.logspace(-1, 3, 2001).tolist()
     losses = [F.cross_entropy(s * cosines, labels).item() for s in grid]
-    best = grid[losses.index(min(losses))]
-    loss = F.cross_entropy(float(got) * cosines, labels).item()
-    hint = (
-        "Your scale is negative."
-        if got < 0
-        else f"Try {'larger' if got < best else 'smaller'} ones."
-    )
-    assert loss <= min(losses) + 1e-3, (
-        f"With your scale {float(got):.1f} the cross-entropy is {loss:.3f}; it can be "
-        f"{min(losses):.3f}. {hint}"
-    )
-    ece = expected_calibration_error(float(got) * cosines, labels)
-    print(f"passed: scale {float(got):.1f}; calibration error on these images {ece:.1f}%")
+    return grid[losses.index(min(losses))], min(losses)
