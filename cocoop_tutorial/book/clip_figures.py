@@ -5,11 +5,12 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from cocoop_tutorial.book.plots import STYLE, colour, figure, image_grid
+from cocoop_tutorial.book.plots import STYLE, figure, image_grid, palette
 from cocoop_tutorial.book.sheets import sheet
 from cocoop_tutorial.datasets.emoji import drawings, sources
 from cocoop_tutorial.evaluation.accuracy import Evaluation
@@ -26,28 +27,24 @@ def cosine_figure(images: Sequence[Drawn], texts: Sequence[str], cosines: Tensor
 
     Args:
         images: B pictures.
-        texts: N prompts.
-        cosines: `[B, N]`.
+        texts: One prompt per row.
+        cosines: `[B, texts]`.
     """
-    table = cosines.T.cpu()  # a row a text
+    table = cosines.T.cpu()  # one row per text
     fig, (top, ax) = figure(
         2, 1, figsize=(5.6, 4.6), height_ratios=(1, len(texts)), gridspec_kw={"hspace": 0}
     )
     top.imshow(sheet([images], 96, 12), interpolation="lanczos", aspect="equal")
     top.axis("off")
     low, high = table.amin(dim=0), table.amax(dim=0)
-    shade = (table - low) / (high - low).clamp(min=1e-6)
-    ax.imshow(shade, cmap="Blues", aspect="auto", vmin=-0.1, vmax=1.2)
-    for i, row in enumerate(table.tolist()):
-        for j, value in enumerate(row):
-            ink = "white" if shade[i, j] > 0.65 else "black"
-            ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=ink, size=8)
-    for j, i in enumerate(table.argmax(dim=0).tolist()):
-        frame = plt.Rectangle((j - 0.46, i - 0.44), 0.92, 0.88, fill=False, lw=2.2, ec=UNSEEN)
-        ax.add_patch(frame)
-    ax.set_yticks(range(len(texts)), texts)
+    shade = ((table - low) / (high - low).clamp(min=1e-6)).numpy()
+    look = {"cmap": "Blues", "vmin": -0.1, "vmax": 1.2, "cbar": False, "annot_kws": {"size": 8}}
+    sns.heatmap(shade, annot=table.numpy(), fmt=".2f", yticklabels=texts, ax=ax, **look)
     ax.set(xticks=[])
-    ax.grid(visible=False)
+    ax.tick_params(length=0, rotation=0)
+    for x, y in enumerate(table.argmax(dim=0).tolist()):
+        place = (x + 0.04, y + 0.06)
+        ax.add_patch(plt.Rectangle(place, 0.92, 0.88, fill=False, linewidth=2.2, edgecolor=UNSEEN))
     fig.set_dpi(200)  # it comes before the set-up cell, which makes the others sharp
     return fig
 
@@ -113,9 +110,8 @@ def pretraining_figure(data: Mapping[str, Any]) -> Figure:
     fig, axes = figure(1, 2, figsize=(5.6, 2.5))
     shown = {"loss": "training loss", "val": "validation accuracy (%)"}
     for ax, (column, label) in zip(axes, shown.items(), strict=True):
-        ax.plot(history.step, history[column], color=SEEN)
-        ax.set(xlabel="step", ylabel=label)
-        ax.set_ylim(bottom=0)
+        sns.lineplot(history, x="step", y=column, color=SEEN, ax=ax)
+        ax.set(ylabel=label, ylim=(0, None))
         for begin in begins.values():
             ax.axvline(begin, color="#555555", linestyle=":", linewidth=1)
     for name, begin in begins.items():
@@ -140,23 +136,19 @@ def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[
 
 @plt.rc_context(STYLE)
 def template_figure(single: Mapping[str, float], ensembles: Mapping[str, float]) -> Figure:
-    """Accuracy of templates, from the best to the worst, and of ensembles under them.
+    """Accuracy of templates, from the best to the worst, and of ensembles below them.
 
     Args:
         single: Accuracy in percent by template.
         ensembles: Accuracy in percent by ensemble.
     """
-    ordered = dict(sorted(single.items(), key=lambda item: -item[1]))
-    kinds = {"CLIP": ordered, "CLIP ensemble": dict(ensembles)}
-    fig, ax = figure(figsize=(5.4, 0.27 * (len(single) + len(ensembles)) + 0.7))
-    place = 0
-    for kind, values in kinds.items():
-        places = range(place, place + len(values))
-        drawn = ax.barh(places, values.values(), color=colour(kind), edgecolor="white")
+    kinds = {"CLIP": pd.Series(single).sort_values(ascending=False), "CLIP ensemble": ensembles}
+    rows = [(kind, name, value) for kind, found in kinds.items() for name, value in found.items()]
+    fig, ax = figure(figsize=(5.4, 0.27 * len(rows) + 0.7))
+    look = {"palette": palette(kinds), "saturation": 1, "edgecolor": "white", "legend": False}
+    table = pd.DataFrame(rows, columns=["kind", "template", "accuracy (%)"])
+    sns.barplot(table, x="accuracy (%)", y="template", hue="kind", ax=ax, **look)
+    for drawn in ax.containers:
         ax.bar_label(drawn, fmt="%.1f", fontsize=8, padding=2)
-        place += len(values)
-    ax.set_yticks(range(place), [*ordered, *ensembles])
-    ax.set(xlabel="accuracy (%)")
-    ax.grid(axis="y", visible=False)
-    ax.invert_yaxis()
+    ax.set(ylabel="")
     return fig

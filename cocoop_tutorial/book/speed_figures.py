@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cocoop_tutorial.book.plots import colour, figure
+from cocoop_tutorial.book.plots import colour, figure, legend_above, log_scales
 
 # Kind of square -> face colour. Skipped work is pale and crossed out.
 SQUARES = {
@@ -140,13 +141,11 @@ def ladder_figure(frame: pd.DataFrame) -> Figure:
         frame: From `ladder`.
     """
     fig, ax = figure(figsize=(6.6, 3.6))
-    hues = [PUBLISHED] + [PACKED] * (len(frame) - 1)
-    bars = ax.barh(list(frame.index), frame.operations / 1e9, color=hues)
+    sns.barplot(x=frame.operations / 1e9, y=frame.index, color=PACKED, saturation=1, ax=ax)
+    ax.patches[0].set_facecolor(PUBLISHED)
     labels = [f"{total:.1f}x fewer" if i else "" for i, total in enumerate(frame.total)]
-    ax.bar_label(bars, labels, padding=3, fontsize=8)
-    ax.set(xlabel="operations of a training step (billions)")
-    ax.invert_yaxis()
-    ax.grid(axis="y", visible=False)
+    ax.bar_label(ax.containers[0], labels, padding=3, fontsize=8)
+    ax.set(xlabel="operations of a training step (billions)", ylabel="")
     return fig
 
 
@@ -159,32 +158,19 @@ def memory_figure(measured: pd.DataFrame, bench: pd.DataFrame, ceiling: float) -
         ceiling: Bytes that are free, drawn as a dotted line.
     """
     fig, ax = figure(figsize=(6.6, 4.2))
-    if len(bench) and "saved_bytes" in bench:
-        bench = bench[(bench.images == 1) & bench.saved_bytes.notna()]
-    for method, rows in measured.groupby("method"):
-        few = rows.sort_values("classes")
-        per_class = few.saved_bytes.iloc[-1] / few.classes.iloc[-1]
-        line = pd.Series([1, 1000]) * per_class / 2**30
-        ax.plot(
-            [1, 1000], line, color=HUES[method], ls="--", lw=1, label=f"{method}, in proportion"
-        )
-        dots = {"ls": "none", "color": HUES[method]}
-        ax.plot(
-            few.classes, few.saved_bytes / 2**30, marker="o", label=f"{method}, this page", **dots
-        )
-        if len(bench):
-            kept = bench[bench.method == method]
-            ax.plot(
-                kept.classes,
-                kept.saved_bytes / 2**30,
-                marker="s",
-                mfc="none",
-                label=f"{method}, recorded",
-                **dots,
-            )
+    largest = measured.sort_values("classes").groupby("method").last()
+    line = pd.concat([largest.div(largest.classes, axis=0) * K for K in (1, 1000)])
+    look = {"x": "classes", "hue": "method", "palette": HUES, "ax": ax}
+    sns.lineplot(line, y=line.saved_bytes / 2**30, ls="--", lw=1, **look)
+    found = {"o": measured}
+    if "saved_bytes" in bench:
+        found["s"] = bench[(bench.images == 1) & bench.method.isin(line.index)]
+    for marker, dots in found.items():
+        sns.scatterplot(dots, y=dots.saved_bytes / 2**30, marker=marker, legend=False, **look)
     ax.axhline(ceiling / 2**30, color="#000000", ls=":", lw=1.2, label="a GPU of 15 GiB")
-    ax.set(xscale="log", yscale="log", xlabel="classes K", ylabel="saved for backward (GiB)")
-    fig.legend(loc="outside upper left", ncols=2, fontsize=8)
+    log_scales(ax)
+    ax.set(xlabel="classes K", ylabel="saved for backward (GiB)")
+    legend_above(ax, 3)
     return fig
 
 
@@ -201,15 +187,14 @@ def roofline_figure(points: pd.DataFrame, peak: float, bandwidth: float) -> Figu
     ridge = peak / bandwidth
     roof = [min(peak, i * bandwidth) / 1e9 for i in (low, ridge, high)]
     ax.plot([low, ridge, high], roof, color="#000000", label="this machine's limits")
-    ax.plot(
-        points.intensity, points.rate / 1e9, "o", color=colour("CoCoOp"), label="measured products"
-    )
+    look = {"color": colour("CoCoOp"), "label": "measured products", "zorder": 3}
+    sns.scatterplot(x=points.intensity, y=points.rate / 1e9, ax=ax, **look)
     for point in points.itertuples():
-        where = {"xytext": (4, -11), "textcoords": "offset points", "fontsize": 8}
+        where = {"xytext": (7, -4), "textcoords": "offset points", "fontsize": 8}
         ax.annotate(f"n = {point.rows}", (point.intensity, point.rate / 1e9), **where)
-    ax.set(xscale="log", yscale="log")
-    ax.set(xlabel="operations a byte moved", ylabel="billion operations a second")
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2, fontsize=8)
+    log_scales(ax)
+    ax.set(xlabel="operations per byte moved", ylabel="billion operations per second")
+    legend_above(ax, fontsize=8)
     return fig
 
 
@@ -221,20 +206,20 @@ def gain_figure(counted: pd.Series, timed: dict[str, pd.Series]) -> Figure:
         timed: What was measured to its factors, with the same index; may be empty.
     """
     fig, ax = figure(figsize=(6.6, 3.4))
-    places = {where: i for i, where in enumerate(counted.index)}
-    left, right = ([i + end for i in places.values()] for end in (-0.4, 0.4))
-    ax.hlines(counted, left, right, color="#56B4E9", lw=4, label="operations, counted")
-    looks = (("o", PACKED, -0.25), ("^", "#D55E00", 0), ("s", "#009E73", 0.25))
-    for (name, series), (mark, hue, shift) in zip(timed.items(), looks, strict=False):
-        series = series[series.index.isin(counted.index)]
-        where = [places[i] + shift for i in series.index]
-        ax.plot(where, series, mark, color=hue, label=name)
-    ax.set_xticks(list(places.values()), [f"K {k}\nB {b}" for k, b in places], fontsize=7)
-    lowest = pd.concat([counted, *timed.values()]).min()
-    ax.set(yscale="log", ylim=(lowest / 1.5, None), ylabel="published over packed")
-    ticks = [10, 20, 50, 100, 200]
-    ax.set_yticks(ticks, [str(tick) for tick in ticks])
-    ax.set_yticks([], minor=True)
-    ax.grid(axis="x", visible=False)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
+    name = "operations, counted"
+    table = pd.concat({name: counted, **timed}, names=["what", "K", "B"]).rename("factor")
+    table = table.reset_index()
+    table["case"] = [f"K {k}\nB {b}" for k, b in zip(table.K, table.B, strict=True)]
+    look = {"x": "case", "y": "factor", "order": table.case[: len(counted)], "ax": ax}
+    look |= {"linestyle": "none", "hue": "what"}
+    dash = {"marker": "_", "markersize": 24, "markeredgewidth": 4, "palette": ["#56B4E9"]}
+    sns.pointplot(table[table.what == name], **dash, **look)
+    marks = {"markers": ["o", "^", "s"][: len(timed)], "markersize": 5, "markeredgewidth": 0}
+    marks |= {"dodge": 0.5, "palette": [PACKED, "#D55E00", "#009E73"][: len(timed)]}
+    sns.pointplot(table[table.what != name], **marks, **look)
+    ax.tick_params(axis="x", labelsize=7)
+    log_scales(ax, "y")
+    ax.set(xlabel="", ylim=(table.factor.min() / 1.5, None), ylabel="published over packed")
+    ax.set_yticks([10, 20, 50, 100, 200])
+    legend_above(ax, handlelength=3, fontsize=8)
     return fig
