@@ -41,8 +41,12 @@ SUBJECTS = {
     "devices": "device",
     "editing": "editing symbol",
     "files": "file symbol",
-    "general": "icon",
+    "games": "game",
+    "general": "object",
     "media": "media control",
+    "money": "money symbol",
+    "nature": "food or nature",
+    "people": "people symbol",
     "places": "place",
     "tools": "tool",
 }
