@@ -1,0 +1,255 @@
+"""When does conditioning on the image help? The paper's settings on three datasets (chapter 4).
+
+The three serve for choosing settings, so that nothing here looks at the eleven. All runs take the
+published learning rate and schedule. Beside CoOp and CoCoOp there are runs that differ from them in
+one thing, so that a difference has one cause:
+
+- *CoOp, 10 x 1*: as many epochs and images a step as CoCoOp, so that only the Meta-Net differs;
+- *CoCoOp, noise*: the Meta-Net reads one fixed random vector, so that only the image is missing;
+- *CoCoOp, zero start*: the Meta-Net's last layer starts at zero, so that training starts at the
+  words, as CoOp's does;
+- other first words; one medium against all, with as many shots.
+
+A trained CoCoOp is also scored with another pi than the image's: the mean over the shots, that of
+another image, that of noise, and none.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cocoop_tutorial.clip.features import image_features
+from cocoop_tutorial.clip.frozen import FrozenCLIP
+from cocoop_tutorial.datasets import Dataset, Split, base_new, few_shot, icons, load_dataset
+from cocoop_tutorial.evaluation.accuracy import evaluate, harmonic_mean
+from cocoop_tutorial.experiments.cells import Cell, Row, run_cells
+from cocoop_tutorial.models.cocoop import CoCoOp
+from cocoop_tutorial.models.coop import CoOp
+from cocoop_tutorial.models.prompt_learner import PromptLearner
+from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
+from cocoop_tutorial.training.loop import TrainConfig, train
+
+RESULT = "first_look"  # name of the result file
+SEEDS = (1, 2, 3)
+COOP, COCOOP = TrainConfig(epochs=200, batch_size=32), TrainConfig(epochs=10, batch_size=1)
+WORDS = "a photo of a"
+STARTS = {"random": None, "an icon of a": "an icon of a", "the opposite of a": "the opposite of a"}
+MEDIUM, FEW = "outline", 8  # the commonest medium, and the shots that most classes have of it
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one kind of run is made.
+
+    Attributes:
+        kind: "CoOp" or "CoCoOp".
+        config: How to train.
+        words: What the four context vectors start as; None draws them at random.
+        shots: Training images of each class.
+        medium: Leave only images of this medium in train, val and test; None leaves all.
+        zero: Whether the Meta-Net's last layer starts at zero.
+        noise: Whether the Meta-Net reads a fixed random vector instead of the image's feature.
+    """
+
+    kind: str
+    config: TrainConfig
+    words: str | None = WORDS
+    shots: int = 16
+    medium: str | None = None
+    zero: bool = False
+    noise: bool = False
+
+
+def _recipes() -> dict[str, Recipe]:
+    """All kinds of runs, in the order in which they are made."""
+    coop, cocoop = Recipe("CoOp", COOP), Recipe("CoCoOp", COCOOP)
+    both = {"CoOp": coop, "CoCoOp": cocoop}
+    found = dict(both)
+    found["CoOp, 10 x 1"] = replace(coop, config=COCOOP)
+    found["CoCoOp, zero start"] = replace(cocoop, zero=True)
+    found["CoCoOp, noise"] = replace(cocoop, noise=True)
+    for name, recipe in both.items():
+        found[f"{name}, {MEDIUM} only"] = replace(recipe, medium=MEDIUM, shots=FEW)
+        found[f"{name}, all media"] = replace(recipe, shots=FEW)
+    for start, words in STARTS.items():
+        found |= {f"{name}, {start}": replace(r, words=words) for name, r in both.items()}
+    return found
+
+
+RECIPES = _recipes()
+METHODS = ("CLIP", *RECIPES)
+
+
+@cache
+def _whole(dataset: str, medium: str | None) -> Dataset:
+    data = load_dataset(dataset)
+    return data if medium is None else only(data, lambda path: icons.medium(path) == medium)
+
+
+def only(data: Dataset, keep: Callable[[Path], bool]) -> Dataset:
+    """The same dataset with the images that `keep` wants."""
+    parts = (Split([s for s in p.samples if keep(s[0])]) for p in (data.train, data.val, data.test))
+    train, val, test = parts
+    return replace(data, train=train, val=val, test=test)
+
+
+class Fed(nn.Module):
+    """A Meta-Net that reads something else than the image's feature."""
+
+    def __init__(self, net: nn.Module, give: Callable[[Tensor], Tensor]) -> None:
+        """`give` makes of features `[B, E]` what the net reads, `[B, E]` as well."""
+        super().__init__()
+        self.net, self.give = net, give
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Computes pi, `[B, D]`."""
+        return self.net(self.give(features))
+
+
+def noise_like(features: Tensor) -> Tensor:
+    """The same random direction for every image, `[B, E]`, L2-normalised."""
+    drawn = torch.randn(features.shape[1], generator=torch.Generator().manual_seed(0))
+    return F.normalize(drawn, dim=0).to(features).expand_as(features)
+
+
+def another_image(features: Tensor) -> Tensor:
+    """The features of other images: half a batch away, which is another class."""
+    return features.roll(len(features) // 2, dims=0)
+
+
+def build(recipe: Recipe, clip: FrozenCLIP, data: Dataset, seed: int) -> PromptLearner:
+    """The model of a recipe before training; the seed is of a Meta-Net and of random contexts."""
+    torch.manual_seed(seed)
+    kind = {"CoOp": CoOp, "CoCoOp": CoCoOp}[recipe.kind]
+    model = kind(clip, data.classnames, n_ctx=4, ctx_init=recipe.words)
+    if recipe.zero:
+        nn.init.zeros_(model.meta_net.linear2.weight)
+        nn.init.zeros_(model.meta_net.linear2.bias)
+    if recipe.noise:
+        model.meta_net = Fed(model.meta_net, noise_like)
+    return model
+
+
+def with_context(model: PromptLearner, context: Tensor) -> CoOp:
+    """A CoOp of the same classes with this context `[M, D]`: a pi that is fixed makes a CoOp."""
+    fixed = CoOp(model.clip, model.classnames, n_ctx=len(context))
+    fixed.load_prompt_state({"ctx": context})
+    return fixed
+
+
+@torch.no_grad()
+def other_pis(model: CoCoOp, shots: Tensor) -> Iterator[tuple[str, PromptLearner]]:
+    """A CoCoOp with another pi than each image's.
+
+    Args:
+        model: Trained.
+        shots: `[N, E]`, features of the images that it trained on.
+
+    Yields:
+        The name of the control, and the model.
+    """
+    yield "mean", with_context(model, model.ctx + model.meta_net(shots).mean(dim=0))
+    yield "noise", with_context(model, model.ctx + model.meta_net(noise_like(shots[:1]))[0])
+    yield "none", with_context(model, model.ctx)
+    other = model.with_classnames(model.classnames)
+    other.meta_net = Fed(model.meta_net, another_image)
+    yield "another image", other
+
+
+def score(model: nn.Module, base: Dataset, new: Dataset) -> tuple[Row, Tensor]:
+    """Test accuracy (%) on both halves, their harmonic mean, and all predictions."""
+    batch = len(base.test) + len(new.test)  # all at once, for `another_image`
+    on_base = evaluate(model, base, batch_size=batch)
+    on_new = evaluate(model.with_classnames(new.classnames), new, batch_size=batch)
+    b, n = on_base.accuracy, on_new.accuracy
+    predictions = torch.cat([on_base.predictions, on_new.predictions])
+    return {"base": b, "new": n, "H": harmonic_mean(b, n)}, predictions
+
+
+@torch.no_grad()
+def sizes(model: CoCoOp, shots: Tensor) -> dict[str, float]:
+    """Lengths of vectors: how far the Meta-Net moves a context, beside the words' own length.
+
+    Args:
+        model: Trained or not.
+        shots: `[N, E]`, image features.
+
+    Returns:
+        `words`: mean length of the token embeddings of the class names; `ctx`: of the context
+        vectors; `bias`: of pi for a feature of zeros, so of what the biases alone make; `mean`:
+        of the mean pi; `image`: how far a pi is from the mean (root mean square).
+    """
+    pi, zeros = model.meta_net(shots), torch.zeros_like(shots[:1])
+    tokens = [t for name in model.classnames for t in model.clip.tokenizer.encode(name)]
+    embeddings = model.clip.text_tower.token_embedding.weight[tokens]
+    return {
+        "words": embeddings.norm(dim=1).mean().item(),
+        "ctx": model.ctx.norm(dim=1).mean().item(),
+        "bias": model.meta_net(zeros).norm().item(),
+        "mean": pi.mean(dim=0).norm().item(),
+        "image": (pi - pi.mean(dim=0)).norm(dim=1).square().mean().sqrt().item(),
+    }
+
+
+@torch.no_grad()
+def explained(pi: Tensor, groups: list[str]) -> float:
+    """Share of the variance of pi `[N, D]` that lies between groups: 0 none, 1 all."""
+    kinds = sorted(set(groups))
+    member = F.one_hot(torch.tensor([kinds.index(g) for g in groups])).to(pi.dtype)  # [N, G]
+    means = (member.T @ pi) / member.sum(dim=0, keepdim=True).T
+    centred = pi - pi.mean(dim=0)
+    return 1 - ((pi - member @ means).square().sum() / centred.square().sum()).item()
+
+
+def look(model: PromptLearner, base: Dataset, new: Dataset, when: str) -> list[Row]:
+    """Scores a model, and a trained CoCoOp with other pis as well.
+
+    Returns:
+        Rows with `when`, `pi`, `base`, `new`, `H`; for other pis `same`, the share (%) of the
+        predictions that stay; for a CoCoOp's own pi the `sizes`.
+    """
+    scores, mine = score(model, base, new)
+    row: Row = {"when": when, "pi": "image", **scores}
+    if not isinstance(model, CoCoOp):
+        return [{**row, "pi": "fixed"}]
+    shots, _ = image_features(model.clip, base.train)
+    row |= sizes(model, shots)
+    rows = [row]
+    if when == "end":
+        for name, other in other_pis(model, shots):
+            scores, theirs = score(other, base, new)
+            same = 100 * (mine == theirs).float().mean().item()
+            rows.append({"when": when, "pi": name, **scores, "same": same})
+    return rows
+
+
+def measure_cell(clip: FrozenCLIP, cell: Cell) -> list[Row]:
+    """Makes one run; rows as `look` gives them at "start" and "end", and `train_seconds`."""
+    recipe = RECIPES.get(cell.method)
+    whole = _whole(cell.dataset, recipe.medium if recipe else None)
+    base, new = base_new(few_shot(whole, recipe.shots if recipe else 16, cell.seed))
+    if recipe is None:
+        scores, _ = score(ZeroShotCLIP(clip, base.classnames, base.template), base, new)
+        return [{"when": "end", "pi": "fixed", **scores, "train_seconds": 0.0}]
+    model = build(recipe, clip, base, cell.seed)
+    rows = look(model, base, new, "start")
+    history = train(model, base, cell.config)
+    rows += look(model, base, new, "end")
+    return [{**row, "train_seconds": float(history.seconds.sum())} for row in rows]
+
+
+def first_look(clip: FrozenCLIP, folder: Path | None = None, jobs: int = 1) -> Path:
+    """Runs what the result file lacks; see `run_cells`. The main table comes first."""
+    cells = [
+        Cell(dataset, method, seed, recipe and replace(recipe.config, seed=seed))
+        for method, recipe in [("CLIP", None), *RECIPES.items()]
+        for seed in SEEDS
+        for dataset in icons.SETTINGS
+    ]
+    command = "cocoop reproduce first-look"
+    return run_cells(clip, RESULT, command, cells, measure_cell, METHODS, folder, jobs)
