@@ -1,7 +1,6 @@
-"""Figures of chapter 1: cosines, drawings by house, pretraining curves, answers, templates."""
+"""Figures of chapter 1: cosines, examples, answers, templates."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -12,10 +11,10 @@ from torch import Tensor
 
 from cocoop_tutorial.book.plots import STYLE, figure, image_grid, palette
 from cocoop_tutorial.book.sheets import sheet
-from cocoop_tutorial.datasets.emoji import drawings, sources
+from cocoop_tutorial.datasets import Dataset, icons
 from cocoop_tutorial.evaluation.accuracy import Evaluation
 
-SEEN, UNSEEN = "#0072B2", "#D55E00"  # houses of the pretraining, and the others
+FRAME = "#D55E00"
 Drawn = Image.Image
 
 
@@ -44,79 +43,39 @@ def cosine_figure(images: Sequence[Drawn], texts: Sequence[str], cosines: Tensor
     ax.tick_params(length=0, rotation=0)
     for x, y in enumerate(table.argmax(dim=0).tolist()):
         place = (x + 0.04, y + 0.06)
-        ax.add_patch(plt.Rectangle(place, 0.92, 0.88, fill=False, linewidth=2.2, edgecolor=UNSEEN))
+        ax.add_patch(plt.Rectangle(place, 0.92, 0.88, fill=False, linewidth=2.2, edgecolor=FRAME))
     fig.set_dpi(200)  # it comes before the set-up cell, which makes the others sharp
     return fig
 
 
-@plt.rc_context(STYLE)
-def house_figure(concepts: Sequence[str], side: int = 64) -> Figure:
-    """The same concepts drawn by every set, the pretraining's on the left.
+def media_of(data: Dataset) -> list[str]:
+    """How each test picture is drawn, such as "outline"; "photo" outside the embedded world."""
+    if data.name not in icons.NAMES:
+        return ["photo"] * len(data.test)
+    return [icons.medium(path) for path, _ in data.test.samples]
+
+
+def right_examples(result: Evaluation, media: Sequence[str], count: int = 4) -> list[int]:
+    """Right answers of different classes and, where there are enough, of different media.
+
+    The list of classes is cut into `count` equal parts. Of each part it takes the first image that
+    is named right in a medium that was not taken yet; if there is none, the first named right.
 
     Args:
-        concepts: Slugs, one a row.
-        side: Pixels of a drawing.
+        result: An evaluation of N images.
+        media: N words.
+        count: How many examples; a part without a right answer has none.
+
+    Returns:
+        Positions in the evaluated split.
     """
-    packages = [p for role in ("pretrain", "evaluate") for p in _emoji_packages(role)]
-    rows = [[_drawing(p.name, slug, side) for p in packages] for slug in concepts]
-    fig, ax = figure(figsize=(5.8, 0.42 * len(concepts) + 1.9))
-    ax.imshow(sheet(rows, side, 8), interpolation="lanczos")
-    places = [(side + 8) * i + side / 2 for i in range(len(packages))]
-    ax.xaxis.tick_top()
-    ax.set_xticks(places, [p.name for p in packages], rotation=90, va="bottom")
-    for label, package in zip(ax.get_xticklabels(), packages, strict=True):
-        label.set_color(SEEN if package.role == "pretrain" else UNSEEN)
-    words = [slug.replace("-", " ") for slug in concepts]
-    ax.set_yticks([(side + 8) * i + side / 2 for i in range(len(concepts))], words)
-    ax.axvline((side + 8) * len(_emoji_packages("pretrain")) - 4, color="#555555", lw=1.5)
-    ax.tick_params(length=0)
-    ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
-    return fig
-
-
-def _emoji_packages(role: str) -> list[sources.Package]:
-    return [p for p in sources.PACKAGES if p.role == role and p.emoji]
-
-
-def _drawing(package: str, slug: str, side: int) -> Drawn | None:
-    icon = sources.drawn(package).get(slug)
-    if icon is None:
-        return None
-    return Image.fromarray(drawings.on_white(drawings.rasterise(package, icon, side)))
-
-
-def houses_by_role() -> dict[str, str]:
-    """The houses of each role, as a list in words; `pretrain` and `evaluate` share none."""
-    houses: dict[str, list[str]] = {}
-    for package in sources.PACKAGES:
-        names = houses.setdefault(package.role, [])
-        if package.house not in names:
-            names.append(package.house)
-    return {role: ", ".join(names) for role, names in houses.items()}
-
-
-@plt.rc_context(STYLE)
-def pretraining_figure(data: Mapping[str, Any]) -> Figure:
-    """Loss and validation accuracy along a pretraining run; dotted: the bank, each later round.
-
-    Args:
-        data: Of `results/pretrain_emoji_clip.json`.
-    """
-    history, recipe = pd.DataFrame(data["history"]), data["recipe"]
-    _, *later, _ = recipe["begins"]
-    begins = {"bank": recipe["bank_from"] * later[0]}
-    begins |= {f"round {k}": step for k, step in enumerate(later, start=2)}
-    fig, axes = figure(1, 2, figsize=(5.6, 2.5))
-    shown = {"loss": "training loss", "val": "validation accuracy (%)"}
-    for ax, (column, label) in zip(axes, shown.items(), strict=True):
-        sns.lineplot(history, x="step", y=column, color=SEEN, ax=ax)
-        ax.set(ylabel=label, ylim=(0, None))
-        for begin in begins.values():
-            ax.axvline(begin, color="#555555", linestyle=":", linewidth=1)
-    for name, begin in begins.items():
-        axes[0].text(begin, axes[0].get_ylim()[1], f" {name}", va="top", fontsize=8)
-    return fig
+    chosen: list[int] = []
+    part = result.labels * count // len(result.classnames)  # [N]
+    for number in range(count):
+        right = (result.correct & (part == number)).nonzero().flatten().tolist()
+        seen = {media[i] for i in chosen}
+        chosen += ([i for i in right if media[i] not in seen] or right)[:1]
+    return chosen
 
 
 def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[int]) -> Figure:
@@ -138,17 +97,43 @@ def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[
 def template_figure(single: Mapping[str, float], ensembles: Mapping[str, float]) -> Figure:
     """Accuracy of templates, from the best to the worst, and of ensembles below them.
 
+    Dots and no bars, so that the axis may begin where the values do and shows single points.
+
     Args:
         single: Accuracy in percent by template.
         ensembles: Accuracy in percent by ensemble.
     """
-    kinds = {"CLIP": pd.Series(single).sort_values(ascending=False), "CLIP ensemble": ensembles}
-    rows = [(kind, name, value) for kind, found in kinds.items() for name, value in found.items()]
-    fig, ax = figure(figsize=(5.4, 0.27 * len(rows) + 0.7))
-    look = {"palette": palette(kinds), "saturation": 1, "edgecolor": "white", "legend": False}
+    ordered = dict(sorted(single.items(), key=lambda item: -item[1]))
+    rows = [("CLIP", *item) for item in ordered.items()]
+    rows += [("CLIP ensemble", *item) for item in ensembles.items()]
     table = pd.DataFrame(rows, columns=["kind", "template", "accuracy (%)"])
-    sns.barplot(table, x="accuracy (%)", y="template", hue="kind", ax=ax, **look)
-    for drawn in ax.containers:
-        ax.bar_label(drawn, fmt="%.1f", fontsize=8, padding=2)
+    fig, ax = figure(figsize=(5.0, 0.27 * len(rows) + 0.7))
+    look = {"palette": palette(table.kind.unique()), "legend": False, "jitter": False, "size": 7}
+    sns.stripplot(table, x="accuracy (%)", y="template", hue="kind", ax=ax, **look)
+    for place, value in enumerate(table["accuracy (%)"]):
+        ax.annotate(f"{value:.1f}", (value, place), (6, 0), textcoords="offset points", va="center")
+    ax.margins(x=0.15)
     ax.set(ylabel="")
+    return fig
+
+
+@plt.rc_context(STYLE)
+def template_table_figure(table: pd.DataFrame) -> Figure:
+    """Templates by datasets: points above or below the mean of a dataset; its best is framed.
+
+    Args:
+        table: Accuracy in percent, one row per template and one column per dataset.
+    """
+    short = table.rename(columns=lambda name: name.removeprefix("icons_"))
+    above = short - short.mean()
+    fig, ax = figure(figsize=(5.6, 0.3 * len(table) + 1.2))
+    reach = above.stack().abs().quantile(0.9)  # one bad template would make all others pale
+    look = {"cmap": "PuOr", "vmin": -reach, "vmax": reach, "cbar": False, "annot_kws": {"size": 8}}
+    sns.heatmap(above, annot=True, fmt=".0f", ax=ax, **look)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.set_xticks(ax.get_xticks(), list(short), rotation=45, ha="left")
+    ax.grid(visible=False)
+    for x, y in enumerate(above.to_numpy().argmax(axis=0)):
+        ax.add_patch(plt.Rectangle((x, y), 1, 1, fill=False, linewidth=1.6, edgecolor="black"))
     return fig

@@ -31,25 +31,29 @@ def picture(image: Image.Image, alt: str, width: int | None = None, quality: int
     return f'<img alt="{html.escape(alt)}" style="{style}" src="data:image/jpeg;base64,{data}">'
 
 
-def flip_book(books: Mapping[str, Mapping[str, str]], slider: str, buttons: str) -> ipywidgets.VBox:
+def flip_book(
+    books: Mapping[str, Mapping[str, str]], slider: str, buttons: str, start: str | None = None
+) -> ipywidgets.VBox:
     """A slider that turns pages, and buttons that choose the book.
 
     Args:
         books: Button to pages; pages are HTML by the slider's value, the same values in each book.
         slider: Label of the slider.
         buttons: Label of the buttons.
+        start: The value at which it opens; None takes the first.
 
     Returns:
         A widget; its links run in the browser, so it works on the built page too.
     """
     values = list(next(iter(books.values())))
+    first = values.index(start) if start else 0
     wide = {"description_width": "initial"}
-    turn = ipywidgets.SelectionSlider(options=values, description=slider, style=wide)
+    turn = ipywidgets.SelectionSlider(options=values, index=first, description=slider, style=wide)
     choose = ipywidgets.ToggleButtons(options=list(books), description=buttons, style=wide)
     choose.style.button_width = "3.5em"
     stacks = []
     for pages in books.values():
-        stack = ipywidgets.Stack([ipywidgets.HTML(pages[v]) for v in values], selected_index=0)
+        stack = ipywidgets.Stack([ipywidgets.HTML(pages[v]) for v in values], selected_index=first)
         ipywidgets.jsdlink((turn, "index"), (stack, "selected_index"))
         stacks.append(stack)
     shelf = ipywidgets.Stack(stacks, selected_index=0)

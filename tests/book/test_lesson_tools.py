@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cocoop_tutorial import ImageFolder, evaluate, load_clip
-from cocoop_tutorial.book.clip_figures import pretraining_figure
 from cocoop_tutorial.book.sheets import protocol_figure, sheet, split_sheet
 from cocoop_tutorial.book.widgets import flip_book, harmonic_ladders, picture
 from cocoop_tutorial.clip.features import image_features
@@ -139,17 +138,6 @@ def test_protocol_figure_hides_the_shots_of_new_classes(
     assert "no shots" in shots.texts[0].get_text()
 
 
-def test_pretraining_figure_marks_where_bank_and_rounds_begin() -> None:
-    history = [{"step": 100 * i, "loss": 5 - i, "val": 20 * i} for i in range(1, 5)]
-    fig = pretraining_figure(
-        {"history": history, "recipe": {"begins": [0, 200, 300, 400], "bank_from": 0.25}}
-    )
-    for ax, column in zip(fig.axes, ("loss", "val"), strict=True):
-        curve, *dotted = ax.lines
-        assert curve.get_xydata().tolist() == [[row["step"], row[column]] for row in history]
-        assert [list(line.get_xdata()) for line in dotted] == [[50, 50], [200, 200], [300, 300]]
-
-
 # --- widgets ---
 
 
@@ -162,6 +150,7 @@ def test_picture_is_self_contained() -> None:
 def test_flip_book_links_run_in_the_browser() -> None:
     books = {"1": {"a": "1a", "b": "1b"}, "2": {"a": "2a", "b": "2b"}}
     turn, choose, shelf = flip_book(books, "page", "book").children
+    assert turn.value == "a" and shelf.children[0].selected_index == 0
     assert isinstance(shelf, ipywidgets.Stack) and len(shelf.children) == 2
     assert [h.value for h in shelf.children[1].children] == ["2a", "2b"]
     assert list(turn.options) == ["a", "b"] and list(choose.options) == ["1", "2"]
@@ -170,6 +159,11 @@ def test_flip_book_links_run_in_the_browser() -> None:
     assert (choose, "index", shelf, "selected_index") in ends
     for stack in shelf.children:
         assert (turn, "index", stack, "selected_index") in ends
+
+
+def test_flip_book_opens_where_it_is_told_to() -> None:
+    turn, _, shelf = flip_book({"1": {"a": "1a", "b": "1b"}}, "page", "book", start="b").children
+    assert turn.value == "b" and shelf.children[0].selected_index == 1
 
 
 def test_ladders_carry_their_numbers_and_ask_nobody() -> None:
