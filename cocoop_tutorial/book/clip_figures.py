@@ -1,5 +1,6 @@
 """Figures of chapter 1: cosines, examples, answers, templates."""
 
+import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -12,6 +13,7 @@ from torch import Tensor
 from cocoop_tutorial.book.plots import STYLE, figure, image_grid, palette
 from cocoop_tutorial.book.sheets import sheet
 from cocoop_tutorial.datasets import Dataset, icons
+from cocoop_tutorial.datasets.icons import drawings, names
 from cocoop_tutorial.evaluation.accuracy import Evaluation
 
 FRAME = "#D55E00"
@@ -76,6 +78,12 @@ def right_examples(result: Evaluation, media: Sequence[str], count: int = 4) -> 
         seen = {media[i] for i in chosen}
         chosen += ([i for i in right if media[i] not in seen] or right)[:1]
     return chosen
+
+
+def posed(package: str, concept: str) -> Drawn:
+    """A package's first drawing of a concept as a picture, made as those of the datasets are."""
+    drawing = next(d for d in names.read(package) if d.concept == concept)
+    return Image.open(io.BytesIO(drawings.png(drawings.pose(drawing, concept))))
 
 
 def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[int]) -> Figure:
