@@ -1,6 +1,7 @@
 """Figures of chapter 1: cosines, examples, answers, templates."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -33,8 +34,9 @@ def cosine_figure(images: Sequence[Drawn], texts: Sequence[str], cosines: Tensor
     """
     table = cosines.T.cpu()  # one row per text
     fig, (top, ax) = figure(
-        2, 1, figsize=(5.6, 4.6), height_ratios=(1, len(texts)), gridspec_kw={"hspace": 0}
-    )
+        2, 1, figsize=(5.6, 0.7 * len(texts) + 1.2), height_ratios=(1.2, 0.7 * len(texts)),
+        gridspec_kw={"hspace": 0},
+    )  # fmt: skip
     top.imshow(sheet([images], 96, 12), interpolation="lanczos", aspect="equal")
     top.axis("off")
     low, high = table.amin(dim=0), table.amax(dim=0)
@@ -97,7 +99,8 @@ def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[
     captions = []
     for i in places:
         guess, truth = (result.classnames[k] for k in (result.predictions[i], result.labels[i]))
-        captions.append(guess if guess == truth else f"{guess}?\nno: {truth}")
+        said = guess if guess == truth else f"{guess}?\nno: {truth}"
+        captions.append("\n".join(textwrap.fill(line, 14) for line in said.split("\n")))
     return image_grid(images, captions, columns=6, size=1.0)
 
 
@@ -137,7 +140,8 @@ def template_table_figure(table: pd.DataFrame) -> Figure:
     fig, ax = figure(figsize=(5.6, 0.3 * len(table) + 1.2))
     reach = above.stack().abs().quantile(0.9)  # one bad template would make all others pale
     look = {"cmap": "PuOr", "vmin": -reach, "vmax": reach, "cbar": False, "annot_kws": {"size": 8}}
-    sns.heatmap(above, annot=True, fmt=".0f", ax=ax, **look)
+    numbers = above.map(lambda points: f"{round(points):+d}")
+    sns.heatmap(above, annot=numbers, fmt="", ax=ax, **look)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.set_xticks(ax.get_xticks(), list(short), rotation=45, ha="left")

@@ -1,4 +1,4 @@
-"""The README's picture: what emoji-clip sees in each of the emoji datasets."""
+"""The README's picture: what icon-clip sees in each of the icon datasets."""
 
 import textwrap
 from pathlib import Path
@@ -7,20 +7,20 @@ import torch
 
 from cocoop_tutorial.book.plots import image_grid
 from cocoop_tutorial.clip.load import load_clip
-from cocoop_tutorial.datasets import emoji, load_dataset
+from cocoop_tutorial.datasets import icons, load_dataset
 from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
 
 
 @torch.no_grad()
 def draw_hero(to: Path) -> None:
-    """Draws two test images per dataset, each over the name that emoji-clip gives it.
+    """Draws two test images per dataset, each over the name that icon-clip gives it.
 
     Args:
         to: Picture file to write.
     """
-    clip = load_clip("emoji-clip", device="cpu")
+    clip = load_clip("icon-clip", device="cpu")
     pictures, captions = [], []
-    for data in (load_dataset(name) for name in emoji.NAMES if name not in emoji.SHIFTS):
+    for data in map(load_dataset, icons.MAIN):
         model = ZeroShotCLIP(clip, data.classnames, data.template)
         for i in (0, len(data.test) // 2 + 1):  # not chosen by what can be seen on them
             pictures.append(data.test[i][0])

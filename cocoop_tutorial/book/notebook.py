@@ -25,7 +25,7 @@ from cocoop_tutorial.results import PACKAGES, device_name, load_result, package_
 __all__ = ["cite_result", "load_result", "setup", "show_result", "show_source", "show_text"]
 
 WORLDS = {
-    "embedded": "embedded (emoji-clip and emoji data; no download)",
+    "embedded": "embedded (icon-clip and icon datasets; no download)",
     "paper": "the paper's (ViT-B-16/openai and real data)",
 }
 

@@ -5,10 +5,12 @@ from itertools import islice
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
+from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
@@ -17,6 +19,7 @@ from cocoop_tutorial.book.plots import STYLE, figure
 from cocoop_tutorial.book.sheets import sheet
 from cocoop_tutorial.datasets.icons import drawings, houses, names, sources
 from cocoop_tutorial.pretraining import augment, corpus
+from cocoop_tutorial.pretraining.captions import Captions
 
 ROLES = {"pretrain": "#0072B2", "source": "#D55E00", "shift": "#7A3E9D"}
 GAP = 8  # pixels between two drawings
@@ -92,8 +95,7 @@ def augmented_figure(drawn: Sequence[names.Drawing], strength: float, columns: i
     """
     generator, rows = torch.Generator().manual_seed(1), []
     for drawing in drawn:
-        svg = sources.svg(drawing.package, drawing.icon, corpus.STORED)
-        rgba = torch.from_numpy(corpus.rasterise(svg)).float()[None] / 255  # [1, 4, S, S]
+        rgba = _rgba(drawing)[None]  # [1, 4, S, S]
         many = rgba.expand(columns, -1, -1, -1)
         mono = (rgba[:, :3].amax(dim=(1, 2, 3)) == 0).expand(columns)
         made = augment.augment(many, mono, torch.zeros_like(mono), strength, generator)
@@ -105,10 +107,43 @@ def augmented_figure(drawn: Sequence[names.Drawing], strength: float, columns: i
     return fig
 
 
+def _rgba(drawing: names.Drawing) -> Tensor:
+    """A drawing as pretraining stores it: premultiplied [4, S, S], from 0 to 1."""
+    svg = sources.svg(drawing.package, drawing.icon, corpus.STORED)
+    return torch.from_numpy(corpus.rasterise(svg)).float() / 255
+
+
 def _picture(pixels: Tensor) -> Drawn:
     """A normalised picture [3, H, W] as an image."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (augment.MEAN, augment.STD))
     return to_pil_image((pixels * std + mean).clamp(0, 1))
+
+
+def caption_table(drawn: Sequence[names.Drawing], each: int = 3) -> pd.DataFrame:
+    """Captions that pretraining may draw for some drawings, and which drawings they are true of.
+
+    Args:
+        drawn: Drawings that differ in package or name.
+        each: Captions of each drawing.
+
+    Returns:
+        One row per caption and one column per drawing: "true", "false", or "" for neither.
+    """
+    coloured = [bool(_rgba(drawing)[:3].any()) for drawing in drawn]
+    captions = Captions(list(drawn), np.array(coloured), 32, subject_share=0.6, synonym_share=0)
+    rows = torch.arange(len(drawn)).repeat_interleave(each)
+    found = captions.draw(rows, torch.Generator().manual_seed(1))
+    verdicts = captions.truth(rows, found)[::each].T  # [captions, drawings]
+    texts = [_text(captions, tokens) for tokens in found.tokens.tolist()]
+    labels = [f"{d.concept} ({d.package})" for d in drawn]
+    words = {1: "true", -1: "false", 0: ""}
+    table = pd.DataFrame(verdicts.numpy(), texts, labels).map(words.__getitem__)
+    return table[~table.index.duplicated()]
+
+
+def _text(captions: Captions, tokens: Sequence[int]) -> str:
+    ids = [captions.vocabulary[t] for t in tokens if t not in (0, captions.start, captions.end)]
+    return SimpleTokenizer().decode(ids).strip().replace(" ,", ",").replace(" .", ".")
 
 
 @plt.rc_context(STYLE)

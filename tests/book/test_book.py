@@ -70,7 +70,7 @@ def test_setup_prints_the_world(
     book.setup()
     assert "ViT-B-16/openai" in capsys.readouterr().out
     book.setup(world="embedded")
-    assert "emoji-clip" in capsys.readouterr().out
+    assert "icon-clip" in capsys.readouterr().out
 
 
 def test_source_is_the_librarys_own() -> None:

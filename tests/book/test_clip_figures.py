@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cocoop_tutorial.book import clip_figures, pretraining_figures
+from cocoop_tutorial.datasets.icons import names
 from cocoop_tutorial.evaluation.accuracy import Evaluation
 
 
@@ -38,7 +39,7 @@ def test_template_table_frames_the_best_of_each_dataset() -> None:
     table = pd.DataFrame({"icons_a": [50.0, 54.0], "icons_b": [40.0, 30.0]}, index=["{}", "a {}."])
     (ax,) = clip_figures.template_table_figure(table).axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b"]
-    assert [text.get_text() for text in ax.texts] == ["-2", "5", "2", "-5"]
+    assert [text.get_text() for text in ax.texts] == ["-2", "+5", "+2", "-5"]
     assert [frame.get_xy() for frame in ax.patches] == [(0, 1), (1, 0)]
 
 
@@ -48,6 +49,20 @@ def test_pretraining_figure_draws_the_history() -> None:
     assert left.lines[0].get_xydata().tolist() == [[row["step"], row["loss"]] for row in history]
     drawn = [line.get_xydata().tolist() for line in right.lines if len(line.get_xydata())]
     assert drawn == [[[r["step"], r[kind]] for r in history] for kind in ("emoji", "icon")]
+
+
+def test_captions_of_one_name_are_true_by_their_subject() -> None:
+    def mouse(package: str) -> names.Drawing:
+        return next(d for d in names.read(package) if d.concept == "mouse")
+
+    table = pretraining_figures.caption_table([mouse("icon-park"), mouse("twemoji")], each=8)
+    for caption, verdicts in table.iterrows():
+        device, animal = verdicts
+        if caption.endswith("animal"):
+            assert device == "false" != animal
+        if caption.endswith("device"):
+            assert device != "false" == animal
+    assert table.index.str.endswith("animal").any() and table.index.str.endswith("device").any()
 
 
 @pytest.mark.slow
