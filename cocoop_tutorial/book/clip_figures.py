@@ -34,14 +34,14 @@ def cosine_figure(images: Sequence[Drawn], texts: Sequence[str], cosines: Tensor
     """
     table = cosines.T.cpu()  # one row per text
     fig, (top, ax) = figure(
-        2, 1, figsize=(5.6, 0.7 * len(texts) + 1.2), height_ratios=(1.2, 0.7 * len(texts)),
+        2, 1, figsize=(4.8, 0.55 * len(texts) + 1.1), height_ratios=(1.1, 0.55 * len(texts)),
         gridspec_kw={"hspace": 0},
     )  # fmt: skip
     top.imshow(sheet([images], 96, 12), interpolation="lanczos", aspect="equal")
     top.axis("off")
     low, high = table.amin(dim=0), table.amax(dim=0)
     shade = ((table - low) / (high - low).clamp(min=1e-6)).numpy()
-    look = {"cmap": "Blues", "vmin": -0.1, "vmax": 1.2, "cbar": False, "annot_kws": {"size": 8}}
+    look = {"cmap": "Blues", "vmin": -0.1, "vmax": 1.2, "cbar": False, "annot_kws": {"size": 9}}
     sns.heatmap(shade, annot=table.numpy(), fmt=".2f", yticklabels=texts, ax=ax, **look)
     ax.set(xticks=[])
     ax.tick_params(length=0, rotation=0)
@@ -100,8 +100,8 @@ def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[
     for i in places:
         guess, truth = (result.classnames[k] for k in (result.predictions[i], result.labels[i]))
         said = guess if guess == truth else f"{guess}?\nno: {truth}"
-        captions.append("\n".join(textwrap.fill(line, 14) for line in said.split("\n")))
-    return image_grid(images, captions, columns=6, size=1.0)
+        captions.append("\n".join(textwrap.fill(line, 12) for line in said.split("\n")))
+    return image_grid(images, captions, columns=6, size=0.8)
 
 
 @plt.rc_context(STYLE)
@@ -118,7 +118,7 @@ def template_figure(single: Mapping[str, float], ensembles: Mapping[str, float])
     rows = [("CLIP", *item) for item in ordered.items()]
     rows += [("CLIP ensemble", *item) for item in ensembles.items()]
     table = pd.DataFrame(rows, columns=["kind", "template", "accuracy (%)"])
-    fig, ax = figure(figsize=(5.0, 0.27 * len(rows) + 0.7))
+    fig, ax = figure(figsize=(4.8, 0.27 * len(rows) + 0.7))
     look = {"palette": palette(table.kind.unique()), "legend": False, "jitter": False, "size": 7}
     sns.stripplot(table, x="accuracy (%)", y="template", hue="kind", ax=ax, **look)
     for place, value in enumerate(table["accuracy (%)"]):
@@ -137,14 +137,14 @@ def template_table_figure(table: pd.DataFrame) -> Figure:
     """
     short = table.rename(columns=lambda name: name.removeprefix("icons_"))
     above = short - short.mean()
-    fig, ax = figure(figsize=(5.6, 0.3 * len(table) + 1.2))
+    fig, ax = figure(figsize=(5.4, 0.3 * len(table) + 1.2))
     reach = above.stack().abs().quantile(0.9)  # one bad template would make all others pale
     look = {"cmap": "PuOr", "vmin": -reach, "vmax": reach, "cbar": False, "annot_kws": {"size": 8}}
-    numbers = above.map(lambda points: f"{round(points):+d}")
+    numbers = above.map(lambda points: str(round(points)))
     sns.heatmap(above, annot=numbers, fmt="", ax=ax, **look)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
-    ax.set_xticks(ax.get_xticks(), list(short), rotation=45, ha="left")
+    ax.set_xticks(ax.get_xticks(), list(short), rotation=60, ha="left")
     ax.grid(visible=False)
     for x, y in enumerate(above.to_numpy().argmax(axis=0)):
         ax.add_patch(plt.Rectangle((x, y), 1, 1, fill=False, linewidth=1.6, edgecolor="black"))

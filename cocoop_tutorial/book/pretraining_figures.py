@@ -155,7 +155,7 @@ def pretraining_figure(data: Mapping[str, Any]) -> Figure:
     """
     history = pd.DataFrame(data["history"])
     accuracy = history.melt("step", ["emoji", "icon"], "held-out drawings", "accuracy (%)")
-    fig, (left, right) = figure(1, 2, figsize=(5.6, 2.5))
+    fig, (left, right) = figure(1, 2, figsize=(5.0, 2.5))
     sns.lineplot(history, x="step", y="loss", color=ROLES["pretrain"], ax=left)
     sns.lineplot(accuracy, x="step", y="accuracy (%)", hue="held-out drawings", ax=right)
     left.set_ylim(bottom=0)

@@ -39,7 +39,7 @@ def test_template_table_frames_the_best_of_each_dataset() -> None:
     table = pd.DataFrame({"icons_a": [50.0, 54.0], "icons_b": [40.0, 30.0]}, index=["{}", "a {}."])
     (ax,) = clip_figures.template_table_figure(table).axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b"]
-    assert [text.get_text() for text in ax.texts] == ["-2", "+5", "+2", "-5"]
+    assert [text.get_text() for text in ax.texts] == ["-2", "5", "2", "-5"]
     assert [frame.get_xy() for frame in ax.patches] == [(0, 1), (1, 0)]
 
 
