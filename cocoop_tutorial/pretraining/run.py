@@ -284,7 +284,7 @@ def main(
 ) -> None:
     """Pretrains icon-clip, or goes on from the run folder's checkpoint."""
     if pack:
-        return drawn.pack(pack)
+        return drawn.pack(drawn.drawings(), pack)
     if train:
         recipe = Recipe(
             pairs=pairs, batch=batch, lr=lr, emoji_share=emoji_share,
