@@ -222,6 +222,11 @@ def _table(rows: list[list[int]], width: int, blank: int) -> torch.Tensor:
     return torch.tensor([(row + [blank] * width)[:width] for row in rows])
 
 
+def _heights(chances: torch.Tensor) -> torch.Tensor:
+    """Chances [N, F] -> where each but the last ends, on a scale of 0 to 1, [N, F - 1]."""
+    return (chances.cumsum(1) / chances.sum(1, keepdim=True))[:, :-1].contiguous()
+
+
 def _padded(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids [N, longest] of texts, 0 after their ends, and lengths [N]."""
     rows = [encode(text) for text in texts]
@@ -327,7 +332,7 @@ class Captions(torch.nn.Module):
         verdicts = [[look.verdict(kind) for kind in KINDS] for look in unlike]
         self._put(
             look=torch.tensor([unlike.index(look) for look in looks]),
-            form_chances=torch.tensor(chances),
+            form_heights=_heights(torch.tensor(chances)),
             kind_verdicts=torch.tensor(verdicts, dtype=torch.int8),
         )
 
@@ -366,7 +371,7 @@ class Captions(torch.nn.Module):
             place = (uniform() * counts[rows]).long()  # below the count, but for counts of 0
             return table[rows].gather(1, place[:, None])[:, 0]
 
-        form = torch.multinomial(self.form_chances[self.look[rows]], 1, generator=generator)[:, 0]
+        form = (uniform()[:, None] > self.form_heights[self.look[rows]]).sum(1)
         other = (uniform() < self.synonym_share) & (self.n_synonyms[rows] > 0)
         name = torch.where(other, pick(self.synonyms, self.n_synonyms), self.concept[rows])
         told = (uniform() < self.subject_share) & (self.n_subjects[rows] > 0)

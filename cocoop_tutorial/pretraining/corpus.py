@@ -27,7 +27,7 @@ DIRECTED = re.compile(
     r"left|right|clockwise|waxing|waning|quarter|half|east|west|back|arrow|symbol|keycap|button|"
     r"sign|letter|number|digit|clock|o-|thirty|play|track|reverse|flag|question|musical|note|plus|"
     r"percent|undo|redo|log|next|prev|skip|chevron|indent|text|code|bracket|list|align|reply|"
-    r"forward|share|volume|chart|trend|quote|rotate|enter|exit|\b[a-z0-9]\b"
+    r"forward|share|sms|abc|css|html|pdf|volume|chart|trend|quote|rotate|enter|exit|\b[a-z0-9]\b"
 )
 
 
@@ -76,25 +76,23 @@ class Corpus:
     held_out: np.ndarray
 
 
-def read(packed: Path | None) -> tuple[list[Drawing], list[str]]:
-    """Drawings of the pretraining houses and their SVG texts.
-
-    Args:
-        packed: What `pack` wrote, for a machine without npm; None reads the npm packages.
-    """
-    if packed:
-        rows = json.loads(lzma.decompress(packed.read_bytes()))
-        lists = ("subjects", "synonyms")
-        fields = [{k: tuple(v) if k in lists else v for k, v in row.items()} for row, _ in rows]
-        return [Drawing(**row) for row in fields], [svg for _, svg in rows]
-    found = [d for d in names.drawings("pretrain") if not NAMELESS.match(d.icon)]
-    return found, [sources.svg(d.package, d.icon, STORED) for d in found]
+def drawings() -> list[Drawing]:
+    """The drawings of the pretraining houses that have a name."""
+    return [d for d in names.drawings("pretrain") if not NAMELESS.match(d.icon)]
 
 
-def pack(path: Path) -> None:
-    """Writes all that `read` needs into one compressed file."""
-    rows = [[asdict(d), svg] for d, svg in zip(*read(None), strict=True)]
+def pack(found: list[Drawing], path: Path) -> None:
+    """Writes drawings with their SVG texts into one compressed file, for a machine without npm."""
+    rows = [[asdict(d), sources.svg(d.package, d.icon, STORED)] for d in found]
     path.write_bytes(lzma.compress(json.dumps(rows).encode(), preset=6))
+
+
+def unpack(path: Path) -> tuple[list[Drawing], list[str]]:
+    """Reads what `pack` wrote."""
+    rows = json.loads(lzma.decompress(path.read_bytes()))
+    for row, _ in rows:
+        row |= {"subjects": tuple(row["subjects"]), "synonyms": tuple(row["synonyms"])}
+    return [Drawing(**row) for row, _ in rows], [svg for _, svg in rows]
 
 
 def rasterise(svg: str) -> np.ndarray:
@@ -140,7 +138,7 @@ def load(
     """Reads, renders and divides the drawings.
 
     Args:
-        packed: See `read`.
+        packed: What `pack` wrote; None reads the npm packages.
         cache: See `render`.
         held_out_share: Share of (house, concept) pairs that is kept for validation.
         without_house: A pretraining house to leave out of training and validate on, or "".
@@ -150,32 +148,36 @@ def load(
     Raises:
         UnknownNameError: No pretraining house is called `without_house`.
     """
-    drawings, svgs = read(packed)
-    apart = hold_out(drawings, held_out_share, without_house, seed)
+    if packed:
+        found, svgs = unpack(packed)
+    else:
+        found = drawings()
+        svgs = [sources.svg(d.package, d.icon, STORED) for d in found]
+    apart = hold_out(found, held_out_share, without_house, seed)
     return Corpus(
-        drawings=drawings,
+        drawings=found,
         pixels=render(svgs, cache),
-        flippable=torch.tensor([not DIRECTED.search(d.concept) for d in drawings]),
-        chances=torch.from_numpy(chances(drawings, apart, emoji_share)),
+        flippable=torch.tensor([not DIRECTED.search(d.concept) for d in found]),
+        chances=torch.from_numpy(chances(found, apart, emoji_share)),
         held_out=np.flatnonzero(apart),
     )
 
 
-def hold_out(drawings: list[Drawing], share: float, without_house: str, seed: int) -> np.ndarray:
+def hold_out(found: list[Drawing], share: float, without_house: str, seed: int) -> np.ndarray:
     """Which drawings are kept for validation, bool [N].
 
     A house's drawings of a concept stay together, because they are variants of one; and a
     concept is held out only where other houses draw it.
     """
-    houses = {d.house for d in drawings}
+    houses = {d.house for d in found}
     if without_house and without_house not in houses:
         raise UnknownNameError(
             f"No pretraining house {without_house!r}. {suggest(without_house, houses)}"
         )
     drawn_by: dict[str, set[str]] = {}
-    for d in drawings:
+    for d in found:
         drawn_by.setdefault(d.concept, set()).add(d.house)
-    pairs = sorted({(d.house, d.concept) for d in drawings})
+    pairs = sorted({(d.house, d.concept) for d in found})
     rng, chosen = np.random.default_rng(seed), set()
     for (house, concept), draw in zip(pairs, rng.random(len(pairs)), strict=True):
         if house == without_house:
@@ -183,17 +185,17 @@ def hold_out(drawings: list[Drawing], share: float, without_house: str, seed: in
         elif draw < share and len(drawn_by[concept] - {without_house}) > 1:
             drawn_by[concept].discard(house)
             chosen.add((house, concept))
-    return np.array([(d.house, d.concept) in chosen for d in drawings])
+    return np.array([(d.house, d.concept) in chosen for d in found])
 
 
-def chances(drawings: list[Drawing], apart: np.ndarray, emoji_share: float) -> np.ndarray:
+def chances(found: list[Drawing], apart: np.ndarray, emoji_share: float) -> np.ndarray:
     """How often each drawing is drawn for training, [N], summing to 1.
 
     A concept comes up with the square root of the number of its drawings, so that the six
     weights of one icon do not count for six concepts.
     """
-    emoji = np.array(["emoji" in d.medium for d in drawings])
-    groups = [(d.concept, e) for d, e in zip(drawings, emoji, strict=True)]
+    emoji = np.array(["emoji" in d.medium for d in found])
+    groups = [(d.concept, e) for d, e in zip(found, emoji, strict=True)]
     counts: dict[tuple[str, bool], int] = {}
     for group, held in zip(groups, apart, strict=True):
         counts[group] = counts.get(group, 0) + (not held)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -113,6 +113,66 @@ def as_matrix(weight: torch.Tensor) -> torch.Tensor:
     return weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight
 
 
+class Muon(torch.optim.Optimizer):
+    """`torch.optim.Muon`, all matrices at once: one by one, they cost a GPU a third of a step.
+
+    Matrices whose short sides are equal are made equal by rows of zeros, which Newton-Schulz
+    leaves alone, and go through it as one batch.
+
+    Args:
+        matrices: The weights, each [rows, columns].
+        weight_decay: As AdamW's; rates match AdamW's as well.
+        momentum: Nesterov's.
+    """
+
+    def __init__(
+        self, matrices: Iterable[torch.nn.Parameter], weight_decay: float, momentum: float = 0.95
+    ) -> None:
+        super().__init__(matrices, {"lr": 1e-3, "weight_decay": weight_decay, "momentum": momentum})
+        weights = self.param_groups[0]["params"]
+        for p in weights:
+            self.state[p]["momentum"] = torch.zeros_like(p)
+        self.stacks: list[torch.Tensor] = []  # [n, short, long] of each short side
+        self.places: dict[torch.nn.Parameter, torch.Tensor] = {}  # views into them
+        for short in sorted({min(p.shape) for p in weights}):
+            alike = [p for p in weights if min(p.shape) == short]
+            long = max(max(p.shape) for p in alike)
+            stack = alike[0].new_zeros(len(alike), short, long, dtype=torch.bfloat16)
+            self.stacks.append(stack)
+            for i, p in enumerate(alike):
+                place = stack[i, :, : max(p.shape)]
+                self.places[p] = place if p.shape[0] == short else place.T
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update."""
+        group = self.param_groups[0]
+        weights, lr = group["params"], group["lr"]
+        gradients = [p.grad for p in weights]
+        smooth = [self.state[p]["momentum"] for p in weights]
+        torch._foreach_lerp_(smooth, gradients, 1 - group["momentum"])
+        for p, update in zip(
+            weights, torch._foreach_lerp(gradients, smooth, group["momentum"]), strict=True
+        ):
+            self.places[p].copy_(update)
+        for stack in self.stacks:
+            stack.copy_(orthogonalise(stack))
+        torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
+        for p in weights:
+            p.add_(self.places[p], alpha=-lr * 0.2 * math.sqrt(max(p.shape)))
+
+
+def orthogonalise(x: torch.Tensor) -> torch.Tensor:
+    """Newton-Schulz steps on [n, short, long]: singular values come near 1, vectors stay."""
+    x = x / x.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(
+            x, torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315), x, beta=3.4445
+        )
+    return x
+
+
 class Optimizers:
     """Muon for the towers' inner matrices, AdamW for all other weights."""
 
@@ -126,10 +186,9 @@ class Optimizers:
             {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
             {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
         ]
-        options = {"weight_decay": weight_decay, "adjust_lr_fn": "match_rms_adamw"}
         self.both = (
             torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True),
-            torch.optim.Muon(self.matrices.values(), **options),
+            Muon(self.matrices.values(), weight_decay),
         )
 
     def step(self, rate: float) -> None:

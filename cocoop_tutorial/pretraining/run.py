@@ -90,6 +90,7 @@ class Run:
         ).to(device)  # fmt: skip
         self.corpus.pixels = self.corpus.pixels.to(device)
         self.chances = self.corpus.chances.to(device)
+        self.heights = self.chances.cumsum(0)
         self.flippable = self.corpus.flippable.to(device)
         self._index_concepts()
         self.towers = Towers(len(self.captions.vocabulary), r.seed).to(device)
@@ -113,7 +114,9 @@ class Run:
         """
         size = self.recipe.batch
         n = size - round(size * self.recipe.partners)
-        first = torch.multinomial(self.chances, n, generator=generator)
+        # By hand, because torch.multinomial would make a GPU wait.
+        draws = torch.rand(n, generator=generator, device=self.device, dtype=torch.float64)
+        first = torch.searchsorted(self.heights, draws).clamp(max=len(self.heights) - 1)
         concepts = self.captions.concept[first[: size - n]]
         place = torch.rand(size - n, generator=generator, device=self.device)
         place = (place * self.counts[concepts]).long().minimum(self.counts[concepts] - 1)
@@ -172,29 +175,26 @@ class Run:
             minutes: Where the steps would take longer than this, their number is cut, and the
                 schedules end earlier. The history tells.
         """
-        losses, begun, since, last = [], time.perf_counter(), time.perf_counter(), self.step
+        losses, last, since = [], self.step, time.perf_counter()
+        deadline = since + 60 * minutes
         while self.step < self.total:
             losses.append(self.update())
             if self.step % every and self.step != self.total:
                 continue
-            loss = float(torch.stack(losses).mean())  # waits for a GPU, so the clock is right
-            now = time.perf_counter()
+            loss = float(torch.stack(losses).mean())  # waits for a GPU
+            scores, now = self.validate(), time.perf_counter()
             pace, self.seconds = (now - since) / (self.step - last), self.seconds + now - since
-            self.record(loss, self.recipe.batch / pace)
-            since, last, losses = time.perf_counter(), self.step, []
-            left = 60 * minutes - (since - begun)
-            if self.step < self.total and left < pace * (self.total - self.step):
-                self.total = self.step + max(1, int(left / pace))
+            since, last, losses = now, self.step, []
+            if self.step < self.total and minutes < math.inf:
+                left = max(1, int((deadline - now) / pace))
+                self.total = min(self.recipe.steps, self.step + left)
+            speed = round(self.recipe.batch / pace)
+            self.record({"step": self.step, "loss": loss, **scores, "pairs_per_second": speed})
 
-    def record(self, loss: float, speed: float) -> None:
-        """Validates, adds a row to the history, and saves all."""
-        row = {"step": self.step, "of": self.total, "loss": loss, **self.validate()}
-        row |= {"seconds": self.seconds, "pairs_per_second": speed}
-        self.history.append(row)
-        print(
-            " ".join(f"{k} {v:.4g}" if k != "step" else f"step {v}" for k, v in row.items()),
-            flush=True,
-        )
+    def record(self, row: dict[str, float]) -> None:
+        """Adds a row to the history and saves all."""
+        self.history.append(row | {"of": self.total, "seconds": round(self.seconds)})
+        print(*(f"{key} {value:.5g}" for key, value in self.history[-1].items()), flush=True)
         self.save()
 
     def save(self) -> None:
@@ -284,7 +284,7 @@ def main(
 ) -> None:
     """Pretrains icon-clip, or goes on from the run folder's checkpoint."""
     if pack:
-        return drawn.pack(pack)
+        return drawn.pack(drawn.drawings(), pack)
     if train:
         recipe = Recipe(
             pairs=pairs, batch=batch, lr=lr, emoji_share=emoji_share,
