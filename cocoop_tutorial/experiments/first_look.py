@@ -285,6 +285,16 @@ def measure_cell(clip: FrozenCLIP, cell: Cell) -> list[Row]:
     return [{**row, "train_seconds": float(history.seconds.sum())} for row in rows]
 
 
+def all_cells() -> list[Cell]:
+    """Every run, the main table first."""
+    return [
+        Cell(dataset, method, seed, recipe and replace(recipe.config, seed=seed))
+        for method, recipe in [("CLIP", None), *RECIPES.items()]
+        for seed in (recipe.seeds if recipe else SEEDS)
+        for dataset in icons.SETTINGS
+    ]
+
+
 def first_look(
     jobs: int | None = None, clip: FrozenCLIP | None = None, folder: Path | None = None
 ) -> Path:
@@ -297,11 +307,5 @@ def first_look(
     """
     torch.set_num_threads(1)
     clip = clip or load_clip(BACKBONE, device="cpu")
-    cells = [
-        Cell(dataset, method, seed, recipe and replace(recipe.config, seed=seed))
-        for method, recipe in [("CLIP", None), *RECIPES.items()]
-        for seed in (recipe.seeds if recipe else SEEDS)
-        for dataset in icons.SETTINGS
-    ]
     command, jobs = "cocoop reproduce first-look", jobs or cpu_count()
-    return run_cells(clip, RESULT, command, cells, measure_cell, METHODS, folder, jobs)
+    return run_cells(clip, RESULT, command, all_cells(), measure_cell, METHODS, folder, jobs)

@@ -20,7 +20,7 @@ from cocoop_tutorial.clip.load import load_clip
 from cocoop_tutorial.datasets import Dataset, base_new, few_shot, icons
 from cocoop_tutorial.datasets.icons import drawings, houses, sources
 from cocoop_tutorial.evaluation.accuracy import evaluate, harmonic_mean
-from cocoop_tutorial.experiments.cells import Row
+from cocoop_tutorial.experiments.cells import Row, made_by
 from cocoop_tutorial.experiments.templates import OF_MEDIUM, for_dataset
 from cocoop_tutorial.experiments.world_copies import all_copies
 from cocoop_tutorial.experiments.world_results import RESULT
@@ -191,7 +191,8 @@ def measure(jobs: int | None = None, backbone: str = BACKBONE, folder: Path | No
     tasks += [("shifts", name) for name in icons.SHIFTS]
     tasks += [("emoji", package) for package in emoji_packages()]
     parts = Parallel(n_jobs=jobs or cpu_count())(delayed(_one)(backbone, *task) for task in tasks)
-    data: dict[str, list[Row]] = {"copies": all_copies()}
+    weights = made_by(load_clip(backbone, device="cpu"), None)
+    data: dict[str, list[Row]] = {"made_by": [{"backbone": weights}], "copies": all_copies()}
     for part in parts:
         for kind, rows in part.items():
             data.setdefault(kind, []).extend(rows)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from small_clips import random_features, small_clip
 
-from cocoop_tutorial import Dataset, base_new
+from cocoop_tutorial import Dataset, base_new, load_clip, load_result
 from cocoop_tutorial.datasets import Split
 from cocoop_tutorial.experiments import first_look as look
 from cocoop_tutorial.experiments.cells import Cell
@@ -164,3 +164,9 @@ def test_explained() -> None:
     apart = torch.tensor([[1.0], [1.0], [3.0], [3.0]])
     assert look.explained(apart, groups) == pytest.approx(1)
     assert look.explained(torch.tensor([[1.0], [3.0], [1.0], [3.0]]), groups) == pytest.approx(0)
+
+
+def test_recorded_look_is_of_the_shipped_weights_and_complete() -> None:
+    clip, rows = load_clip(look.BACKBONE, device="cpu"), load_result(look.RESULT)["data"]
+    done = {(r["dataset"], r["method"], r["seed"], r["made_by"]) for r in rows}
+    assert done == {cell.key(clip) for cell in look.all_cells()}

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from small_clips import small_clip
 
-from cocoop_tutorial import Dataset, ZeroShotCLIP, evaluate, save_result
-from cocoop_tutorial.datasets import Split
+from cocoop_tutorial import Dataset, ZeroShotCLIP, evaluate, load_clip, save_result
+from cocoop_tutorial.datasets import Split, icons
 from cocoop_tutorial.datasets.icons import houses, names
 from cocoop_tutorial.experiments import templates, world, world_copies
 from cocoop_tutorial.experiments import world_results as read
+from cocoop_tutorial.experiments.cells import made_by
 
 COLOURS = {"apple": "red", "leaf": "green", "sky": "blue", "lemon": "yellow"}
 MEDIA = ("outline", "solid", "emoji")
@@ -141,9 +142,9 @@ def copied(tmp_path: Path) -> Dataset:
         "test": [("tabler", "hammer"), ("lucide", "hammer"), ("tabler", "bell")],
     }
     folder, images, parts = tmp_path / "icons_tools", {}, {"val": Split()}
-    for part, icons in shown.items():
-        paths = [f"hammer/{part}-{i}.png" for i in range(len(icons))]
-        for path, (package, icon) in zip(paths, icons, strict=True):
+    for part, drawn in shown.items():
+        paths = [f"hammer/{part}-{i}.png" for i in range(len(drawn))]
+        for path, (package, icon) in zip(paths, drawn, strict=True):
             told = {"package": package, "icon": icon, "house": "x", "medium": "outline"}
             images[path] = {**told, "concept": icon}
         parts[part] = Split([(folder / "images" / path, 0) for path in paths])
@@ -212,3 +213,14 @@ def test_goals(measured: Path) -> None:
     told = goals[goals.aim == ""]
     assert told.reached.isna().all() and len(told) == 3
     assert isinstance(goals, pd.DataFrame)
+
+
+def test_recorded_world_is_of_the_shipped_weights_and_complete() -> None:
+    clip = load_clip(world.BACKBONE, device="cpu")
+    assert read.recorded("made_by").backbone.item() == made_by(clip, None)
+    assert set(read.recorded("breadth").dataset) == set(icons.MAIN)
+    assert len(read.recorded("headroom")) == len(icons.MAIN) * len(world.SEEDS)
+    assert len(read.recorded("words")) == len(icons.MAIN) * 13
+    assert set(read.recorded("shifts").dataset) == set(icons.SHIFTS)
+    assert set(read.recorded("copies").dataset) == set(icons.NAMES)
+    assert len(read.world_table()) == 12 and len(read.goals()) > 10
