@@ -20,11 +20,13 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from joblib import cpu_count
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cocoop_tutorial.clip.features import image_features
 from cocoop_tutorial.clip.frozen import FrozenCLIP
+from cocoop_tutorial.clip.load import load_clip
 from cocoop_tutorial.datasets import Dataset, Split, base_new, few_shot, icons, load_dataset
 from cocoop_tutorial.evaluation.accuracy import evaluate, harmonic_mean
 from cocoop_tutorial.experiments.cells import Cell, Row, run_cells
@@ -35,6 +37,7 @@ from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
 from cocoop_tutorial.training.loop import TrainConfig, train
 
 RESULT = "first_look"  # name of the result file
+BACKBONE = "icon-clip"
 SEEDS = (1, 2, 3)
 COOP, COCOOP = TrainConfig(epochs=200, batch_size=32), TrainConfig(epochs=10, batch_size=1)
 WORDS = "a photo of a"
@@ -54,6 +57,8 @@ class Recipe:
         medium: Leave only images of this medium in train, val and test; None leaves all.
         zero: Whether the Meta-Net's last layer starts at zero.
         noise: Whether the Meta-Net reads a fixed random vector instead of the image's feature.
+        seeds: Of the shots, their order, and what is drawn at random. What is compared most has
+            three, the rest fewer, because a run takes most of a minute.
     """
 
     kind: str
@@ -63,21 +68,22 @@ class Recipe:
     medium: str | None = None
     zero: bool = False
     noise: bool = False
+    seeds: tuple[int, ...] = SEEDS
 
 
 def _recipes() -> dict[str, Recipe]:
     """All kinds of runs, in the order in which they are made."""
     coop, cocoop = Recipe("CoOp", COOP), Recipe("CoCoOp", COCOOP)
-    both = {"CoOp": coop, "CoCoOp": cocoop}
-    found = dict(both)
-    found["CoOp, 10 x 1"] = replace(coop, config=COCOOP)
-    found["CoCoOp, zero start"] = replace(cocoop, zero=True)
-    found["CoCoOp, noise"] = replace(cocoop, noise=True)
-    for name, recipe in both.items():
-        found[f"{name}, {MEDIUM} only"] = replace(recipe, medium=MEDIUM, shots=FEW)
-        found[f"{name}, all media"] = replace(recipe, shots=FEW)
+    found = {"CoOp": coop, "CoCoOp": cocoop, "CoOp, 10 x 1": replace(coop, config=COCOOP)}
+    once = {name: replace(recipe, seeds=SEEDS[:1]) for name, recipe in found.items()}
+    found["CoCoOp, zero start"] = replace(once["CoCoOp"], zero=True)
+    found["CoCoOp, noise"] = replace(once["CoCoOp"], noise=True)
     for start, words in STARTS.items():
-        found |= {f"{name}, {start}": replace(r, words=words) for name, r in both.items()}
+        for name in ("CoOp", "CoCoOp"):
+            found[f"{name}, {start}"] = replace(once[name], words=words)
+    for name in ("CoOp", "CoCoOp"):  # the runs are short
+        few = replace(found[name], shots=FEW, seeds=SEEDS[:2])
+        found |= {f"{name}, {MEDIUM} only": replace(few, medium=MEDIUM), f"{name}, all media": few}
     return found
 
 
@@ -86,7 +92,8 @@ METHODS = ("CLIP", *RECIPES)
 
 
 @cache
-def _whole(dataset: str, medium: str | None) -> Dataset:
+def whole(dataset: str, medium: str | None) -> Dataset:
+    """A dataset, or what it has in one medium."""
     data = load_dataset(dataset)
     return data if medium is None else only(data, lambda path: icons.medium(path) == medium)
 
@@ -161,14 +168,31 @@ def other_pis(model: CoCoOp, shots: Tensor) -> Iterator[tuple[str, PromptLearner
     yield "another image", other
 
 
-def score(model: nn.Module, base: Dataset, new: Dataset) -> tuple[Row, Tensor]:
-    """Test accuracy (%) on both halves, their harmonic mean, and all predictions."""
+def score(model: nn.Module, base: Dataset, new: Dataset) -> tuple[Row, list[Tensor]]:
+    """Test accuracy (%) on both halves, their harmonic mean, and the logits `[N, K]` of each."""
     batch = len(base.test) + len(new.test)  # all at once, for `another_image`
     on_base = evaluate(model, base, batch_size=batch)
     on_new = evaluate(model.with_classnames(new.classnames), new, batch_size=batch)
     b, n = on_base.accuracy, on_new.accuracy
-    predictions = torch.cat([on_base.predictions, on_new.predictions])
-    return {"base": b, "new": n, "H": harmonic_mean(b, n)}, predictions
+    return {"base": b, "new": n, "H": harmonic_mean(b, n)}, [on_base.logits, on_new.logits]
+
+
+def changes(mine: list[Tensor], theirs: list[Tensor]) -> dict[str, float]:
+    """What one classifier changes of another's logits, each a list of `[N, K]`.
+
+    Returns:
+        `same`: the share (%) of predictions that stay; `shift`: how far all classes of an image
+        move alike, which no prediction notices; `turn`: how far they move apart (both root mean
+        square, in logits).
+    """
+    pairs = list(zip(mine, theirs, strict=True))
+    same = torch.cat([a.argmax(dim=1) == b.argmax(dim=1) for a, b in pairs])
+    shift = torch.cat([(a - b).mean(dim=1) for a, b in pairs])
+    apart = [a - b - (a - b).mean(dim=1, keepdim=True) for a, b in pairs]
+    turn = torch.cat([part.flatten() for part in apart])
+    squares = {"shift": shift.square(), "turn": turn.square()}
+    roots = {name: value.mean().sqrt().item() for name, value in squares.items()}
+    return {"same": 100 * same.float().mean().item(), **roots}
 
 
 @torch.no_grad()
@@ -206,50 +230,82 @@ def explained(pi: Tensor, groups: list[str]) -> float:
     return 1 - ((pi - member @ means).square().sum() / centred.square().sum()).item()
 
 
-def look(model: PromptLearner, base: Dataset, new: Dataset, when: str) -> list[Row]:
-    """Scores a model, and a trained CoCoOp with other pis as well.
-
-    Returns:
-        Rows with `when`, `pi`, `base`, `new`, `H`; for other pis `same`, the share (%) of the
-        predictions that stay; for a CoCoOp's own pi the `sizes`.
-    """
-    scores, mine = score(model, base, new)
-    row: Row = {"when": when, "pi": "image", **scores}
-    if not isinstance(model, CoCoOp):
-        return [{**row, "pi": "fixed"}]
+def pi_facts(model: CoCoOp, base: Dataset) -> dict[str, float]:
+    """The `sizes`, and what classes and media explain of the pi of test images, beside chance."""
     shots, _ = image_features(model.clip, base.train)
-    row |= sizes(model, shots)
-    rows = [row]
-    if when == "end":
-        for name, other in other_pis(model, shots):
-            scores, theirs = score(other, base, new)
-            same = 100 * (mine == theirs).float().mean().item()
-            rows.append({"when": when, "pi": name, **scores, "same": same})
+    features, _ = image_features(model.clip, base.test)
+    with torch.no_grad():
+        pi = model.meta_net(features)
+    facts = sizes(model, shots)
+    media = [icons.medium(path) for path, _ in base.test.samples]
+    for name, groups in {"class": [str(y) for y in base.test.labels], "medium": media}.items():
+        facts[f"by_{name}"] = explained(pi, groups)
+        facts[f"by_{name}_chance"] = (len(set(groups)) - 1) / (len(groups) - 1)
+    return facts
+
+
+def look(model: nn.Module, base: Dataset, new: Dataset) -> tuple[Row, list[Tensor]]:
+    """Scores a model with its own pi: a row, and the logits."""
+    scores, logits = score(model, base, new)
+    if isinstance(model, CoCoOp):
+        return {"pi": "image", **scores, **pi_facts(model, base)}, logits
+    return {"pi": "fixed", **scores}, logits
+
+
+def look_at_others(model: CoCoOp, base: Dataset, new: Dataset, mine: list[Tensor]) -> list[Row]:
+    """Scores a trained CoCoOp with other pis; the `changes` are against its own logits, `mine`."""
+    shots, _ = image_features(model.clip, base.train)
+    rows = []
+    for name, other in other_pis(model, shots):
+        scores, theirs = score(other, base, new)
+        rows.append({"when": "end", "pi": name, **scores, **changes(mine, theirs)})
     return rows
 
 
 def measure_cell(clip: FrozenCLIP, cell: Cell) -> list[Row]:
-    """Makes one run; rows as `look` gives them at "start" and "end", and `train_seconds`."""
+    """Makes one run.
+
+    Returns:
+        Rows with `when` ("start", "end"), `pi`, `base`, `new`, `H`, `train_seconds`; with the
+        `changes` that training made, or another pi; and for a CoCoOp the `pi_facts`.
+    """
     recipe = RECIPES.get(cell.method)
-    whole = _whole(cell.dataset, recipe.medium if recipe else None)
-    base, new = base_new(few_shot(whole, recipe.shots if recipe else 16, cell.seed))
-    if recipe is None:
-        scores, _ = score(ZeroShotCLIP(clip, base.classnames, base.template), base, new)
-        return [{"when": "end", "pi": "fixed", **scores, "train_seconds": 0.0}]
+    if recipe is None:  # hand-written prompts need no shots
+        base, new = base_new(whole(cell.dataset, None))
+        row, _ = look(ZeroShotCLIP(clip, base.classnames, base.template), base, new)
+        return [{"when": "end", **row, "train_seconds": 0.0}]
+    base, new = base_new(few_shot(whole(cell.dataset, recipe.medium), recipe.shots, cell.seed))
     model = build(recipe, clip, base, cell.seed)
-    rows = look(model, base, new, "start")
+    start, before = look(model, base, new)
     history = train(model, base, cell.config)
-    rows += look(model, base, new, "end")
+    end, after = look(model, base, new)
+    rows = [{"when": "start", **start}, {"when": "end", **end, **changes(before, after)}]
+    if isinstance(model, CoCoOp):
+        rows += look_at_others(model, base, new, after)
     return [{**row, "train_seconds": float(history.seconds.sum())} for row in rows]
 
 
-def first_look(clip: FrozenCLIP, folder: Path | None = None, jobs: int = 1) -> Path:
-    """Runs what the result file lacks; see `run_cells`. The main table comes first."""
-    cells = [
+def all_cells() -> list[Cell]:
+    """Every run, the main table first."""
+    return [
         Cell(dataset, method, seed, recipe and replace(recipe.config, seed=seed))
         for method, recipe in [("CLIP", None), *RECIPES.items()]
-        for seed in SEEDS
+        for seed in (recipe.seeds if recipe else SEEDS)
         for dataset in icons.SETTINGS
     ]
-    command = "cocoop reproduce first-look"
-    return run_cells(clip, RESULT, command, cells, measure_cell, METHODS, folder, jobs)
+
+
+def first_look(
+    jobs: int | None = None, clip: FrozenCLIP | None = None, folder: Path | None = None
+) -> Path:
+    """Runs what the result file lacks, the main table first; see `run_cells`.
+
+    Args:
+        jobs: Processes, of one thread each; None takes one a core.
+        clip: The backbone; None loads `BACKBONE`.
+        folder: Where the file goes; None takes the results folder.
+    """
+    torch.set_num_threads(1)
+    clip = clip or load_clip(BACKBONE, device="cpu")
+    command, jobs = "cocoop reproduce first-look", jobs or cpu_count()
+    return run_cells(clip, RESULT, command, all_cells(), measure_cell, METHODS, folder, jobs)

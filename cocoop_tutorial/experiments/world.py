@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from PIL import Image
 from torch import Tensor
 
@@ -20,13 +20,15 @@ from cocoop_tutorial.clip.load import load_clip
 from cocoop_tutorial.datasets import Dataset, base_new, few_shot, icons
 from cocoop_tutorial.datasets.icons import drawings, houses, sources
 from cocoop_tutorial.evaluation.accuracy import evaluate, harmonic_mean
-from cocoop_tutorial.experiments.cells import Row
+from cocoop_tutorial.experiments.cells import Row, made_by
 from cocoop_tutorial.experiments.templates import OF_MEDIUM, for_dataset
+from cocoop_tutorial.experiments.world_copies import all_copies
+from cocoop_tutorial.experiments.world_results import RESULT
 from cocoop_tutorial.models.prototypes import Prototypes
 from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
 from cocoop_tutorial.results import save_result
 
-RESULT = "world"  # name of the result file
+BACKBONE = "icon-clip"
 SEEDS = (1, 2, 3)
 SHOTS = 16
 STRENGTHS = tuple(10.0**k for k in range(-2, 5))  # C of scikit-learn; the smallest holds most back
@@ -141,8 +143,8 @@ def measure_dataset(clip: FrozenCLIP, data: Dataset) -> dict[str, list[Row]]:
 def emoji_picture(package: str, icon: str) -> Image.Image:
     """An emoji on white, `SIDE` pixels, with a margin."""
     picture = Image.new("RGB", (SIDE, SIDE), "white")
-    drawn = drawings.on_white(drawings.rasterise(sources.svg(package, icon, INK)))
-    picture.paste(drawn, ((SIDE - INK) // 2, (SIDE - INK) // 2))
+    drawn = drawings.rasterise(sources.svg(package, icon, INK))
+    picture.paste(drawn, ((SIDE - INK) // 2, (SIDE - INK) // 2), mask=drawn)
     return picture
 
 
@@ -177,19 +179,20 @@ def _one(backbone: str, kind: str, name: str) -> dict[str, list[Row]]:
     return {kind: [breadth(clip, data)]} if kind == "shifts" else measure_dataset(clip, data)
 
 
-def measure(backbone: str = "icon-clip", jobs: int = 1, folder: Path | None = None) -> Path:
+def measure(jobs: int | None = None, backbone: str = BACKBONE, folder: Path | None = None) -> Path:
     """Measures the whole world and writes `world.json`.
 
     Args:
+        jobs: Processes, of one thread each; None takes one a core.
         backbone: A name that `load_clip` knows.
-        jobs: Processes, of one thread each.
         folder: Where the file goes; None takes the results folder.
     """
-    tasks = [("dataset", name) for name in icons.NAMES]
+    tasks = [("dataset", name) for name in icons.MAIN]
     tasks += [("shifts", name) for name in icons.SHIFTS]
     tasks += [("emoji", package) for package in emoji_packages()]
-    parts = Parallel(n_jobs=jobs)(delayed(_one)(backbone, *task) for task in tasks)
-    data: dict[str, list[Row]] = {}
+    parts = Parallel(n_jobs=jobs or cpu_count())(delayed(_one)(backbone, *task) for task in tasks)
+    weights = made_by(load_clip(backbone, device="cpu"), None)
+    data: dict[str, list[Row]] = {"made_by": [{"backbone": weights}], "copies": all_copies()}
     for part in parts:
         for kind, rows in part.items():
             data.setdefault(kind, []).extend(rows)

@@ -58,7 +58,7 @@ def goals(folder: Path | None = None) -> pd.DataFrame:
     table = world_table(folder).drop("average")
     gain, own, halves = table.gain, table["own medium"], table.base - table.new
     emoji = recorded("emoji", folder).set_index("package").accuracy
-    copies = recorded("copies", folder).set_index("between")["count"]
+    copies = recorded("copies", folder).groupby("between", sort=False)["count"].sum()
     rows = [
         ("linear probe over zero-shot, base half, mean (points)", 8, None, gain.mean()),
         (f"of {len(table)} datasets, probe over zero-shot", 9, None, (gain > 0).sum()),
