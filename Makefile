@@ -22,7 +22,7 @@ LIMIT  := $(if $(shell command -v timeout),timeout)
 
 NOTEBOOKS := $(wildcard book/*.ipynb)
 EXECUTED  := $(NOTEBOOKS:book/%=$(DONE)/%)
-LIBRARY   := $(shell find cocoop_tutorial -name '*.py' -o -path '*/weights/*' -type f)
+LIBRARY   := $(shell find cocoop_tutorial -name '*.py' -o -name '*.html' -o -path '*/weights/*' -type f)
 RESULTS   := $(wildcard results/*.json)
 PAGES     := $(shell find book -type f -not -name '*.ipynb' -not -path '*/__pycache__/*')
 

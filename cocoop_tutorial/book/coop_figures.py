@@ -1,6 +1,5 @@
 """The figures of chapters 3 and 4: where gradients flow, and who gains where."""
 
-import io
 from collections.abc import Mapping, Sequence
 from itertools import product
 
@@ -10,7 +9,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from PIL import Image
 
 from cocoop_tutorial.book.plots import (
     BASE,
@@ -87,13 +85,7 @@ def class_page(before: pd.Series, now: pd.Series, half: str, epoch: int) -> str:
         f"Accuracy of each {half} class before training and after epoch {epoch}: the mean goes "
         f"from {before.mean():.1f} to {now.mean():.1f} percent."
     )
-    return picture(_image(fig), alt, width=560)
-
-
-def _image(fig: Figure) -> Image.Image:
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=150)
-    return Image.open(buffer).convert("RGB")
+    return picture(fig, alt, width=560)
 
 
 def class_books(

@@ -11,11 +11,11 @@ from cocoop_tutorial.book.plots import BASE, NEW, STYLE, figure
 from cocoop_tutorial.datasets.splits import Dataset, Split, open_image
 
 SIDE, GAP = 48, 4  # pixels of a picture, and between two of them
-Row = Sequence[Image.Image | None]
+PictureRow = Sequence[Image.Image | None]
 
 
 def sheet(
-    rows: Sequence[Row], side: int = SIDE, gap: int = GAP, empty: str = "white"
+    rows: Sequence[PictureRow], side: int = SIDE, gap: int = GAP, empty: str = "white"
 ) -> Image.Image:
     """Lays pictures out in rows on white.
 

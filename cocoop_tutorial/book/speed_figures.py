@@ -20,7 +20,7 @@ SQUARES = {
     "constant": "#CC79A7",
     "skipped": "#ffffff",
 }
-Row = Sequence[str]
+SquareRow = Sequence[str]  # kinds of squares
 PUBLISHED, TRUNCATED, PACKED = "#595959", "#E69F00", "#0072B2"
 HUES = {"published": PUBLISHED, "truncated": TRUNCATED, "packed": PACKED, "replayed": "#CC79A7"}
 
@@ -30,7 +30,7 @@ def prompt_row(n_ctx: int, own: int, length: int, skipped: Sequence[str] = ()) -
 
     Args:
         n_ctx: M.
-        own: Tokens behind the context, the end token included.
+        own: Tokens after the context, including the end token.
         length: Squares in all; the rest is padding.
         skipped: Kinds that are drawn as not computed.
     """
@@ -39,12 +39,12 @@ def prompt_row(n_ctx: int, own: int, length: int, skipped: Sequence[str] = ()) -
     return ["skipped" if kind in skipped else kind for kind in kinds]
 
 
-def squares(panels: dict[str, Sequence[Row]], names: Sequence[str] = ()) -> Figure:
-    """Prompts as rows of squares, one panel below another.
+def squares(panels: dict[str, Sequence[SquareRow]], names: Sequence[str] = ()) -> Figure:
+    """Prompts as rows of squares, one panel above the other.
 
     Args:
         panels: Title to rows; a row is a list of kinds from `SQUARES`.
-        names: What stands left of the rows of every panel that has as many.
+        names: Labels to the left of the rows of every panel that has as many rows.
 
     Returns:
         The figure.
@@ -74,7 +74,7 @@ def _square(x: float, y: float, kind: str) -> Rectangle:
     return Rectangle((x, y), 0.92, 0.86, facecolor=face, edgecolor=edge, hatch=hatch, linewidth=0.5)
 
 
-def _draw_rows(ax: Axes, rows: Sequence[Row], widest: int) -> None:
+def _draw_rows(ax: Axes, rows: Sequence[SquareRow], widest: int) -> None:
     for y, row in enumerate(rows):
         for x, kind in enumerate(row):
             if kind:

@@ -8,7 +8,7 @@ import pandas as pd
 from cocoop_tutorial.errors import MissingDataError
 from cocoop_tutorial.results import load_result
 
-METHODS = ("published", "truncated", "packed")
+ENCODER_NAMES = ("published", "truncated", "packed")
 REPLAYED = "replayed"  # the packed encoder's training step from a CUDA graph
 AS_IT_IS = "as it is"  # the packed encoder with no switch turned
 # What an epoch's time goes to, in the order of the work.
@@ -172,7 +172,7 @@ def bench_table(bench: pd.DataFrame) -> pd.DataFrame:
 
     text = bench.assign(cell=bench.apply(cell, axis=1))
     wide = text.pivot(index=["classes", "images"], columns="method", values="cell")
-    return wide[[method for method in (*METHODS, REPLAYED) if method in wide]]
+    return wide[[method for method in (*ENCODER_NAMES, REPLAYED) if method in wide]]
 
 
 def _ms(seconds: float) -> str:
