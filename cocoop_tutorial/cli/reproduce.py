@@ -6,7 +6,10 @@ from typing import Annotated
 import typer
 
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Processes, of one thread each; none means one a core.")
+    int | None, typer.Option(min=1, help="Processes, of one thread each; none means one per core.")
+]
+Engine = Annotated[
+    str, typer.Option(help="local, or dask: the cluster that DASK_SCHEDULER_ADDRESS names.")
 ]
 
 app = typer.Typer(help="Make the measured results of the book again.", no_args_is_help=True)
@@ -26,11 +29,11 @@ def zero_shot() -> None:
 
 
 @app.command("prompt-settings")
-def prompt_settings(jobs: Jobs = None) -> None:
+def prompt_settings(jobs: Jobs = None, engine: Engine = "local") -> None:
     """Choose the learning rates of CoOp and CoCoOp, on a dataset that no result uses."""
     from cocoop_tutorial.experiments import reproduce
 
-    typer.echo(f"wrote {reproduce.prompt_settings(jobs).name}")
+    typer.echo(f"wrote {reproduce.prompt_settings(jobs, engine).name}")
 
 
 @app.command("prompt-learning")
@@ -39,11 +42,12 @@ def prompt_learning(
         list[str] | None, typer.Option(help="zero-shot, CoOp or CoCoOp; none means all.")
     ] = None,
     jobs: Jobs = None,
+    engine: Engine = "local",
 ) -> None:
     """Train CoOp and CoCoOp on emoji datasets with three seeds; goes on where it stopped."""
     from cocoop_tutorial.experiments import reproduce
 
-    typer.echo(f"wrote {reproduce.prompt_learning(method, jobs).name}")
+    typer.echo(f"wrote {reproduce.prompt_learning(method, jobs, engine).name}")
 
 
 @app.command("hero")

@@ -165,7 +165,11 @@ def try_rate(clip: FrozenCLIP, cell: Cell) -> list[Row]:
 
 
 def run_grid(
-    clip: FrozenCLIP, methods: Sequence[str] = METHODS, folder: Path | None = None, jobs: int = 1
+    clip: FrozenCLIP,
+    methods: Sequence[str] = METHODS,
+    folder: Path | None = None,
+    jobs: int = 1,
+    engine: str = "local",
 ) -> Path:
     """Runs what the result file lacks: each method, dataset and seed; see `run_cells`."""
     configs = {m: settings(m, folder) if m in SETTINGS else None for m in METHODS}
@@ -176,10 +180,12 @@ def run_grid(
         for seed in SEEDS
     ]
     command = "cocoop reproduce prompt-learning"
-    return run_cells(clip, RESULT, command, cells, measure_cell, methods, folder, jobs)
+    return run_cells(clip, RESULT, command, cells, measure_cell, methods, folder, jobs, engine)
 
 
-def choose_settings(clip: FrozenCLIP, folder: Path | None = None, jobs: int = 1) -> Path:
+def choose_settings(
+    clip: FrozenCLIP, folder: Path | None = None, jobs: int = 1, engine: str = "local"
+) -> Path:
     """Tries every rate of `RATES` for both methods on `CHOSEN_ON`; see `run_cells`."""
     cells = [
         Cell(CHOSEN_ON, m, seed, replace(SETTINGS[m], lr=lr, seed=seed))
@@ -189,4 +195,4 @@ def choose_settings(clip: FrozenCLIP, folder: Path | None = None, jobs: int = 1)
         for seed in SEEDS
     ]
     command = "cocoop reproduce prompt-settings"
-    return run_cells(clip, CHOICE, command, cells, try_rate, METHODS, folder, jobs)
+    return run_cells(clip, CHOICE, command, cells, try_rate, METHODS, folder, jobs, engine)

@@ -73,30 +73,34 @@ def zero_shot() -> Path:
     return save_result("zero_shot", data, "cocoop reproduce zero-shot", device="cpu")
 
 
-def prompt_learning(methods: list[str] | None = None, jobs: int | None = None) -> Path:
+def prompt_learning(
+    methods: list[str] | None = None, jobs: int | None = None, engine: str = "local"
+) -> Path:
     """Trains CoOp and CoCoOp on emoji datasets with three seeds; goes on where it stopped.
 
     Args:
         methods: Some of "zero-shot", "CoOp", "CoCoOp"; None means all.
-        jobs: Processes, of one thread each; None takes one a core.
+        jobs: Processes, of one thread each; None means one per core.
+        engine: "local" or "dask", as for `cells.processes`.
 
     Raises:
-        UnknownNameError: A method of another name.
+        UnknownNameError: A method or an engine of another name.
     """
     for name in methods or ():
         if name not in grid.METHODS:
             raise UnknownNameError(f"Unknown method {name!r}. {suggest(name, grid.METHODS)}")
     torch.set_num_threads(1)
     clip = load_clip("emoji-clip", device="cpu")
-    return grid.run_grid(clip, methods or grid.METHODS, jobs=jobs or cpu_count())
+    return grid.run_grid(clip, methods or grid.METHODS, None, jobs or cpu_count(), engine)
 
 
-def prompt_settings(jobs: int | None = None) -> Path:
+def prompt_settings(jobs: int | None = None, engine: str = "local") -> Path:
     """Tries learning rates on a dataset that no result uses; the chapters take the best ones.
 
     Args:
-        jobs: Processes, of one thread each; None takes one a core.
+        jobs: Processes, of one thread each; None means one per core.
+        engine: "local" or "dask", as for `cells.processes`.
     """
     torch.set_num_threads(1)
     clip = load_clip("emoji-clip", device="cpu")
-    return grid.choose_settings(clip, jobs=jobs or cpu_count())
+    return grid.choose_settings(clip, None, jobs or cpu_count(), engine)
