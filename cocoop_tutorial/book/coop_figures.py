@@ -136,7 +136,7 @@ def curve_figure(rows: pd.DataFrame, methods: Sequence[str], places: Mapping[str
     """
     size = (7.6, 2.5 * len(places) + 0.3)
     fig, axes = figure(len(places), 2, figsize=size, sharex=True, sharey="row", squeeze=False)
-    means = rows.groupby(["method", "split", "seed", "epoch"])[list(HALVES)].mean()
+    means = rows.groupby(["method", "split", "seed", "epoch"], observed=True)[list(HALVES)].mean()
     change = means.drop("CLIP") - means.xs(("CLIP", 0), level=("method", "epoch"))
     change = change.reset_index("epoch")
     change["done"] = 100 * change.epoch / change.groupby("method").epoch.transform("max")
