@@ -1,4 +1,4 @@
-"""The figures of chapters 3 and 4: where gradients flow, and who gains where."""
+"""The figures of chapters 3 and 4: where gradients flow, and which classes gain."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -28,7 +28,7 @@ HALVES = {"base": BASE, "new": NEW}
 
 
 def flow_figure() -> Figure:
-    """Forward in black, backward in orange: the gradient passes the text tower to the context."""
+    """Forward in black, backward in orange: the gradient goes through the text tower."""
     fig, ax = figure(figsize=(7.2, 3.1))
     ax.set(xlim=(0, 100), ylim=(-1, 44))
     ax.axis("off")

@@ -23,7 +23,7 @@ from cocoop_tutorial.text_encoder.prompts import clean_name
 
 TYPED, OTHER = "#D55E00", "#0072B2"  # the class in the prompt, and the other classes
 SMALL_WORDS = frozenset("a an and in of on the with without".split())  # name no class
-Bar = tuple[str, float, bool]  # label, share from 0 to 1, whether it is to stand out
+Bar = tuple[str, float, bool]  # label, share from 0 to 1, whether to highlight it
 
 
 def words_of(text: str) -> list[str]:

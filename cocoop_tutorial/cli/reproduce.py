@@ -22,7 +22,7 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("zero-shot")
 def zero_shot() -> None:
-    """Score emoji-clip, untrained on them, on every evaluation house and every emoji dataset."""
+    """Score emoji-clip, without any training, on every evaluation house and emoji dataset."""
     from cocoop_tutorial.experiments import reproduce  # here, so that --help need not load PyTorch
 
     typer.echo(f"wrote {reproduce.zero_shot().name}")
@@ -44,7 +44,7 @@ def prompt_learning(
     jobs: Jobs = None,
     engine: Engine = "local",
 ) -> None:
-    """Train CoOp and CoCoOp on emoji datasets with three seeds; goes on where it stopped."""
+    """Train CoOp and CoCoOp on emoji datasets with three seeds; continues where it was stopped."""
     from cocoop_tutorial.experiments import reproduce
 
     typer.echo(f"wrote {reproduce.prompt_learning(method, jobs, engine).name}")

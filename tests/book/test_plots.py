@@ -1,4 +1,4 @@
-"""Figures: legible on any background, one colour a method, nothing lost."""
+"""Figures: legible on any background, one colour per method, no value missing."""
 
 import io
 from itertools import combinations

@@ -24,7 +24,7 @@ TEMPLATES = ["an emoji of {}.", "{}", "a photo of a {}.", "this is not a {}."]
         ("the face of a cat face", "cat face"),
         ("some food", "pot of food"),
         ("a leaf", "leaf fluttering in wind"),
-        ("a photo of a zebra", None),  # "of" and "a" stand in names, but name nothing
+        ("a photo of a zebra", None),  # "of" and "a" occur in names, but name nothing
         ("", None),
     ],
 )
