@@ -1,4 +1,4 @@
-"""Many short runs on a CPU, in parallel, into one result file: stop it, and it goes on later.
+"""Many short runs on a CPU, in parallel, into one result file; after a stop, it continues later.
 
 A cell is one run: a dataset, a method, a seed. `prompt_learning` fills cells for chapters 3 and 4.
 The processes are joblib's: on this machine, or on a Dask cluster.
@@ -33,7 +33,7 @@ class Cell:
     Attributes:
         dataset: Its name.
         method: Its name.
-        seed: Of the shots, of the order of the images, and of a Meta-Net's first weights.
+        seed: For the shots, the order of the images, and the Meta-Net's first weights.
         config: How to train; None for zero-shot.
     """
 
@@ -43,12 +43,12 @@ class Cell:
     config: TrainConfig | None = None
 
     def key(self, clip: FrozenCLIP) -> tuple[str, str, int, str]:
-        """What a recorded row must agree with, or it is made again."""
+        """What a recorded row must match; otherwise it is made again."""
         return self.dataset, self.method, self.seed, made_by(clip, self.config)
 
 
 def made_by(clip: FrozenCLIP, config: TrainConfig | None) -> str:
-    """The backbone's weights, by the start of a digest, and the settings, in words."""
+    """The start of a digest of the backbone's weights, and the settings, as text."""
     weights = clip.text_tower.text_projection.detach().float().cpu().numpy()
     digest = hashlib.sha256(weights.tobytes()).hexdigest()[:8]
     settings = f", {config.epochs} x {config.batch_size} at {config.lr:g}" if config else ""
@@ -132,13 +132,13 @@ def processes(engine: str, jobs: int) -> Iterator[Parallel]:
         yield Parallel(return_as="generator_unordered")
 
 
-_at_hand: dict[str, FrozenCLIP] = {}  # a process loads a backbone once
+_at_hand: dict[str, FrozenCLIP] = {}  # each process loads a backbone only once
 
 
 def _run(
     name: str, work: Callable[[FrozenCLIP, Cell], list[Row]], cell: Cell
 ) -> tuple[Cell, list[Row]]:
-    if name not in _at_hand:  # a new process: the bar is its parent's, and so are the other cores
+    if name not in _at_hand:  # a new process: its parent has the bar and the other cores
         os.environ["COCOOP_QUIET"] = "1"
         torch.set_num_threads(1)
         _at_hand[name] = load_clip(name, device="cpu")

@@ -39,7 +39,7 @@ def rows_of(path: Path) -> list[dict]:
     return json.loads(path.read_text())["data"]
 
 
-def test_grid_goes_on_where_it_stopped(tiny, tmp_path: Path, monkeypatch) -> None:
+def test_grid_continues_where_it_stopped(tiny, tmp_path: Path, monkeypatch) -> None:
     clip, done = small_clip("resnet"), []
     measure = grid.measure_cell
 
@@ -66,15 +66,15 @@ def test_grid_goes_on_where_it_stopped(tiny, tmp_path: Path, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("epochs", "looks"), [(1, [0, 1]), (5, [0, 2, 4, 5]), (4, [0, 1, 2, 3, 4])]
+    ("epochs", "measured"), [(1, [0, 1]), (5, [0, 2, 4, 5]), (4, [0, 1, 2, 3, 4])]
 )
-def test_looks_while_training(epochs: int, looks: list[int], monkeypatch) -> None:
-    monkeypatch.setattr(grid, "LOOKS", 2 if epochs == 5 else 10)
+def test_measurements_while_training(epochs: int, measured: list[int], monkeypatch) -> None:
+    monkeypatch.setattr(grid, "MEASUREMENTS", 2 if epochs == 5 else 10)
     config = TrainConfig(epochs=epochs, batch_size=128)
     rows = grid.measure_cell(small_clip("resnet"), Cell(SMALLEST, "CoOp", 1, config))
-    assert [r["epoch"] for r in rows if r["split"] == "val"] == looks
+    assert [r["epoch"] for r in rows if r["split"] == "val"] == measured
     assert [(r["epoch"], r["split"]) for r in rows[::2]] == [
-        *((epoch, "val") for epoch in looks),
+        *((epoch, "val") for epoch in measured),
         (-1, "test"),
     ]
     assert {r["split"] for r in rows[1::2]} == {"poses"}
