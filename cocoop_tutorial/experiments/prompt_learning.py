@@ -119,8 +119,8 @@ def measure_cell(clip: FrozenCLIP, cell: Cell) -> list[Row]:
 
     Returns:
         Rows with `epoch, split, base, new, H, train_seconds`: for "val" and "poses" one before
-        training, with epoch 0, and `MEASUREMENTS` more until its end (or one per epoch, if that is less);
-        for "test" only one, of the trained model, with epoch -1.
+        training, with epoch 0, and `MEASUREMENTS` more until its end (or one per epoch, if that is
+        less); for "test" only one, of the trained model, with epoch -1.
     """
     base, new = few_shot_halves(cell.dataset, cell.seed)
     model = build(cell.method, clip, base, cell.seed)
@@ -150,7 +150,7 @@ def measure_cell(clip: FrozenCLIP, cell: Cell) -> list[Row]:
 def try_rate(clip: FrozenCLIP, cell: Cell) -> list[Row]:
     """Trains one cell and returns loss and accuracy on base classes, for "poses" and for "val".
 
-    The loss decides, because many rates tie in accuracy with so few images. New classes are not used.
+    The loss decides, because many rates tie in accuracy with so few images.
     """
     assert cell.config is not None
     base, _ = few_shot_halves(cell.dataset, cell.seed)
