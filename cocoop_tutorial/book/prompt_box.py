@@ -52,26 +52,6 @@ def find_class(text: str, names: Sequence[str]) -> int | None:
     return chosen
 
 
-def nearest_template(text: str, name: str, templates: Sequence[str]) -> int:
-    """The template that shares the most words with a text, not counting the class name's words.
-
-    Args:
-        text: What a reader typed.
-        name: The class name in it, or "".
-        templates: Texts with one `{}`.
-
-    Returns:
-        A position in `templates`: the first of those that are equally near.
-    """
-    rest = set(words_of(text)) - set(words_of(name))
-
-    def overlap(template: str) -> float:
-        own = set(words_of(template))
-        return 2 * len(own & rest) / (len(own) + len(rest)) if own or rest else 1.0
-
-    return max(range(len(templates)), key=lambda i: overlap(templates[i]))
-
-
 def to_bytes(features: Tensor) -> str:
     """Rows of features as 8-bit integers in base64; cosines survive to about 0.001.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from prompt_pages import page_data, unpack
+from prompt_pages import nearest_template, page_data, unpack
 from torch.nn import functional as F
 
 from cocoop_tutorial import Split, ZeroShotCLIP, image_features, load_clip
@@ -41,7 +41,7 @@ def test_finds_the_class_in_a_text(text: str, name: str | None) -> None:
     ],
 )
 def test_takes_the_nearest_template(text: str, name: str, template: str) -> None:
-    assert TEMPLATES[box.nearest_template(text, name, TEMPLATES)] == template
+    assert TEMPLATES[nearest_template(text, name, TEMPLATES)] == template
 
 
 @pytest.mark.parametrize(

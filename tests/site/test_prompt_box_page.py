@@ -2,9 +2,9 @@
 
 import pytest
 from conftest import Visitor
-from prompt_pages import page_data, unpack
+from prompt_pages import nearest_template, page_data, unpack
 
-from cocoop_tutorial.book.prompt_box import find_class, nearest_template
+from cocoop_tutorial.book.prompt_box import find_class
 
 
 @pytest.mark.parametrize("width", [1280, 390])
