@@ -108,7 +108,7 @@ def _content(
     """What the page's script computes with."""
     model = next(iter(models.values()))
     features, labels = image_features(model.clip, split)
-    weights = torch.cat([m.weights for m in models.values()])  # [T * K, E]
+    weights = torch.cat([m.weights for m in models.values()])  # [templates * K, E]
     right = [m.logits_from_features(features).argmax(dim=1) == labels for m in models.values()]
     return {
         "names": [clean_name(name) for name in model.classnames],
@@ -215,7 +215,7 @@ def template_of(text: str, name: str) -> str | None:
 
 
 def _shares(model: ZeroShotCLIP, feature: Tensor, extra: list[str]) -> Tensor:
-    """Probabilities `[K + X]` of the classes and of X more texts."""
+    """Probabilities `[K + extra]` of the classes and of the extra texts."""
     weights = model.weights
     if extra:
         weights = torch.cat([weights, model.clip.encode_text(extra).to(weights.dtype)])

@@ -217,7 +217,7 @@ def gain_figure(counted: pd.Series, timed: dict[str, pd.Series]) -> Figure:
     marks = {"markers": ["o", "^", "s"][: len(timed)], "markersize": 5, "markeredgewidth": 0}
     marks |= {"dodge": 0.5, "palette": [PACKED, "#D55E00", "#009E73"][: len(timed)]}
     sns.pointplot(table[table.what != name], **marks, **look)
-    ax.tick_params(axis="x", labelsize=7)
+    ax.tick_params(axis="x", labelsize=8)
     log_scales(ax, "y")
     ax.set(xlabel="", ylim=(table.factor.min() / 1.5, None), ylabel="published over packed")
     ax.set_yticks([10, 20, 50, 100, 200])

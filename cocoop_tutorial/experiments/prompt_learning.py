@@ -81,7 +81,7 @@ def other_poses(half: Dataset) -> Split:
     return Split([(path, label[name]) for path, name in rest if name in label])
 
 
-def part(half: Dataset, split: str) -> Split:
+def images_of(half: Dataset, split: str) -> Split:
     """The images of a split: "val", "test", or "poses" for `other_poses`."""
     return other_poses(half) if split == "poses" else half.split(split)
 
@@ -107,10 +107,10 @@ def score(model: nn.Module, base: Dataset, new: Dataset, split: str) -> dict[str
         model: With the base classes' names.
         base: The half that it trained on.
         new: The other half.
-        split: As for `part`.
+        split: As for `images_of`.
     """
-    b = evaluate(model, base, part(base, split)).accuracy
-    n = evaluate(model.with_classnames(new.classnames), new, part(new, split)).accuracy
+    b = evaluate(model, base, images_of(base, split)).accuracy
+    n = evaluate(model.with_classnames(new.classnames), new, images_of(new, split)).accuracy
     return {"base": b, "new": n, "H": harmonic_mean(b, n)}
 
 
@@ -158,7 +158,7 @@ def try_rate(clip: FrozenCLIP, cell: Cell) -> list[Row]:
     train(model, base, cell.config)
     rows: list[Row] = []
     for split in ("poses", "val"):
-        result = evaluate(model, base, part(base, split))
+        result = evaluate(model, base, images_of(base, split))
         loss = F.cross_entropy(result.logits, result.labels).item()
         scores = {"split": split, "loss": loss, "base": result.accuracy}
         rows.append({"lr": cell.config.lr, **scores})
