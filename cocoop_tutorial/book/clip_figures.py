@@ -23,7 +23,7 @@ Drawn = Image.Image
 
 @plt.rc_context(STYLE)
 def cosine_figure(images: Sequence[Drawn], texts: Sequence[str], cosines: Tensor) -> Figure:
-    """A table of cosines with an image over each column; each image's best text is framed.
+    """A table of cosines with an image above each column, and each image's best text framed.
 
     Colours compare the texts of one image, so each column has its own scale.
 
@@ -89,7 +89,7 @@ def posed(package: str, concept: str) -> Drawn:
 
 
 def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[int]) -> Figure:
-    """Pictures with what the model called them, and the true name under a wrong answer.
+    """Pictures with the model's answers, and the true name under a wrong one.
 
     Args:
         result: An evaluation.

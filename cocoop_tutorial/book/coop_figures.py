@@ -1,6 +1,5 @@
-"""The figures of chapters 3 and 4: where gradients flow, and who gains where."""
+"""The figures of chapters 3 and 4: where gradients flow, and which classes gain."""
 
-import io
 from collections.abc import Mapping, Sequence
 from itertools import product
 
@@ -10,7 +9,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from PIL import Image
 
 from cocoop_tutorial.book.plots import (
     BASE,
@@ -30,7 +28,7 @@ HALVES = {"base": BASE, "new": NEW}
 
 
 def flow_figure() -> Figure:
-    """Forward in black, backward in orange: the gradient passes the text tower to the context."""
+    """Forward in black, backward in orange: the gradient goes through the text tower."""
     fig, ax = figure(figsize=(7.2, 3.1))
     ax.set(xlim=(0, 100), ylim=(-1, 44))
     ax.axis("off")
@@ -87,13 +85,7 @@ def class_page(before: pd.Series, now: pd.Series, half: str, epoch: int) -> str:
         f"Accuracy of each {half} class before training and after epoch {epoch}: the mean goes "
         f"from {before.mean():.1f} to {now.mean():.1f} percent."
     )
-    return picture(_image(fig), alt, width=560)
-
-
-def _image(fig: Figure) -> Image.Image:
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=150)
-    return Image.open(buffer).convert("RGB")
+    return picture(fig, alt, width=560)
 
 
 def class_books(
@@ -144,7 +136,7 @@ def curve_figure(rows: pd.DataFrame, methods: Sequence[str], places: Mapping[str
     """
     size = (7.6, 2.5 * len(places) + 0.3)
     fig, axes = figure(len(places), 2, figsize=size, sharex=True, sharey="row", squeeze=False)
-    means = rows.groupby(["method", "split", "seed", "epoch"])[list(HALVES)].mean()
+    means = rows.groupby(["method", "split", "seed", "epoch"], observed=True)[list(HALVES)].mean()
     change = means.drop("CLIP") - means.xs(("CLIP", 0), level=("method", "epoch"))
     change = change.reset_index("epoch")
     change["done"] = 100 * change.epoch / change.groupby("method").epoch.transform("max")

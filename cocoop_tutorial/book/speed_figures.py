@@ -20,7 +20,7 @@ SQUARES = {
     "constant": "#CC79A7",
     "skipped": "#ffffff",
 }
-Row = Sequence[str]
+SquareRow = Sequence[str]  # kinds of squares
 PUBLISHED, TRUNCATED, PACKED = "#595959", "#E69F00", "#0072B2"
 HUES = {"published": PUBLISHED, "truncated": TRUNCATED, "packed": PACKED, "replayed": "#CC79A7"}
 
@@ -30,7 +30,7 @@ def prompt_row(n_ctx: int, own: int, length: int, skipped: Sequence[str] = ()) -
 
     Args:
         n_ctx: M.
-        own: Tokens behind the context, the end token included.
+        own: Tokens after the context, including the end token.
         length: Squares in all; the rest is padding.
         skipped: Kinds that are drawn as not computed.
     """
@@ -39,12 +39,12 @@ def prompt_row(n_ctx: int, own: int, length: int, skipped: Sequence[str] = ()) -
     return ["skipped" if kind in skipped else kind for kind in kinds]
 
 
-def squares(panels: dict[str, Sequence[Row]], names: Sequence[str] = ()) -> Figure:
-    """Prompts as rows of squares, one panel below another.
+def squares(panels: dict[str, Sequence[SquareRow]], names: Sequence[str] = ()) -> Figure:
+    """Prompts as rows of squares, one panel above the other.
 
     Args:
         panels: Title to rows; a row is a list of kinds from `SQUARES`.
-        names: What stands left of the rows of every panel that has as many.
+        names: Labels to the left of the rows of every panel that has as many rows.
 
     Returns:
         The figure.
@@ -74,7 +74,7 @@ def _square(x: float, y: float, kind: str) -> Rectangle:
     return Rectangle((x, y), 0.92, 0.86, facecolor=face, edgecolor=edge, hatch=hatch, linewidth=0.5)
 
 
-def _draw_rows(ax: Axes, rows: Sequence[Row], widest: int) -> None:
+def _draw_rows(ax: Axes, rows: Sequence[SquareRow], widest: int) -> None:
     for y, row in enumerate(rows):
         for x, kind in enumerate(row):
             if kind:
@@ -88,7 +88,7 @@ def _draw_rows(ax: Axes, rows: Sequence[Row], widest: int) -> None:
 
 
 def gradient_figure() -> Figure:
-    """What a linear layer computes forward, and the two products of backward."""
+    """What a linear layer computes in the forward pass, and the two products of backward."""
     fig, ax = figure(figsize=(7.2, 2.2))
     ax.set(xlim=(0, 100), ylim=(0, 30))
     ax.axis("off")
@@ -110,7 +110,7 @@ def gradient_figure() -> Figure:
 
 
 def trie_figure(words: Sequence[Sequence[str]]) -> Figure:
-    """Names as paths of tokens; equal beginnings are drawn once.
+    """Names as paths of tokens, with equal beginnings drawn once.
 
     Args:
         words: For each name its tokens as text.
@@ -135,7 +135,7 @@ def trie_figure(words: Sequence[Sequence[str]]) -> Figure:
 
 
 def ladder_figure(frame: pd.DataFrame) -> Figure:
-    """The operations that are left after each saving, as bars.
+    """The operations that remain after each saving, as bars.
 
     Args:
         frame: From `ladder`.
@@ -179,8 +179,8 @@ def roofline_figure(points: pd.DataFrame, peak: float, bandwidth: float) -> Figu
 
     Args:
         points: From `product_points`.
-        peak: Operations a second of large products.
-        bandwidth: Bytes a second of a large copy.
+        peak: Operations per second in large products.
+        bandwidth: Bytes per second in a large copy.
     """
     fig, ax = figure(figsize=(6.4, 3.6))
     low, high = points.intensity.min() / 2, points.intensity.max() * 2
@@ -199,11 +199,11 @@ def roofline_figure(points: pd.DataFrame, peak: float, bandwidth: float) -> Figu
 
 
 def gain_figure(counted: pd.Series, timed: dict[str, pd.Series]) -> Figure:
-    """How many times less the packed encoder takes: counted, and measured where it was.
+    """How many times less the packed encoder needs: counted, and measured where a time exists.
 
     Args:
         counted: Factors by (classes, images).
-        timed: What was measured to its factors, with the same index; may be empty.
+        timed: What was measured -> its factors, with the same index; may be empty.
     """
     fig, ax = figure(figsize=(6.6, 3.4))
     name = "operations, counted"
@@ -217,7 +217,7 @@ def gain_figure(counted: pd.Series, timed: dict[str, pd.Series]) -> Figure:
     marks = {"markers": ["o", "^", "s"][: len(timed)], "markersize": 5, "markeredgewidth": 0}
     marks |= {"dodge": 0.5, "palette": [PACKED, "#D55E00", "#009E73"][: len(timed)]}
     sns.pointplot(table[table.what != name], **marks, **look)
-    ax.tick_params(axis="x", labelsize=7)
+    ax.tick_params(axis="x", labelsize=8)
     log_scales(ax, "y")
     ax.set(xlabel="", ylim=(table.factor.min() / 1.5, None), ylabel="published over packed")
     ax.set_yticks([10, 20, 50, 100, 200])

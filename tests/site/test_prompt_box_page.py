@@ -1,34 +1,25 @@
 """The prompt box of chapter 1 reads and answers in the browser as the library does in Python."""
 
-import base64
-import json
-import re
-
-import numpy as np
 import pytest
 from conftest import Visitor
 from playwright.sync_api import Locator
+from prompt_pages import page_data, unpack
 
 from cocoop_tutorial.book.prompt_box import known_prompts, nearest_prompt
-
-
-def normalised(text: str, width: int) -> np.ndarray:
-    rows = np.frombuffer(base64.urlsafe_b64decode(text), np.int8).reshape(-1, width).astype(float)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def box_of(visit: Visitor) -> tuple[Locator, dict]:
     """The box of the open page, and what it holds."""
     root = visit.page.locator(".cocoop-interactive").filter(has=visit.page.get_by_label("Type a"))
     script = root.locator("script").inner_text()
-    return root, json.loads(re.search(r"var data = (\{.*\});", script)[1])
+    return root, page_data(script)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_known_prompt_is_answered(visit: Visitor, width: int) -> None:
     visit.open("01_clip", width=width)
     root, data = box_of(visit)
-    texts, images = (normalised(data[part], data["width"]) for part in ("texts", "images"))
+    texts, images = (unpack(data[part], data["width"]) for part in ("texts", "images"))
     names, templates = data["names"], data["templates"]
     assert data["prompts"] == known_prompts(templates, names)
     field, status = root.get_by_label("Type a prompt"), root.get_by_role("status")
