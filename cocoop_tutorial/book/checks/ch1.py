@@ -130,7 +130,7 @@ def check_choose_template(
         if _missing(got, "choose_template"):
             return
         best = max(scores[t] for t in case)
-        assert got in case, f"{got!r} is none of the templates. Return the text of one of them."
+        assert got in case, f"{got!r} is not one of the templates. Return one of them as it is."
         assert scores[got] == best, (
             f"{got!r} reaches {scores[got]:.1f}% on val; another template reaches {best:.1f}%. "
             "Return the one with the highest accuracy on val."
