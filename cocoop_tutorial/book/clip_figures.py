@@ -39,6 +39,7 @@ def cosine_figure(images: Sequence[Drawn], texts: Sequence[str], cosines: Tensor
     )  # fmt: skip
     top.imshow(sheet([images], 96, 12), interpolation="lanczos", aspect="equal")
     top.axis("off")
+    top.set_anchor("S")
     low, high = table.amin(dim=0), table.amax(dim=0)
     shade = ((table - low) / (high - low).clamp(min=1e-6)).numpy()
     look = {"cmap": "Blues", "vmin": -0.1, "vmax": 1.2, "cbar": False, "annot_kws": {"size": 9}}
