@@ -35,6 +35,7 @@ from cocoop_tutorial.pretraining.validate import Validation
 from cocoop_tutorial.results import results_folder, save_result
 
 RESULT = "pretrain_icon_clip"
+MODULE = "cocoop_tutorial.pretraining.run"
 
 
 @dataclass(frozen=True)
@@ -248,9 +249,15 @@ class Run:
         }
         if self.step == self.total:
             data["held_out_by_template"] = self.validate.by_template()
-        command = f"python -m cocoop_tutorial.pretraining.run --run RUN --device {self.device}"
         seeds = [self.recipe.seed]
-        return save_result(RESULT, data, command, seeds, self.device, self.folder)
+        return save_result(RESULT, data, self.command(), seeds, self.device, self.folder)
+
+    def command(self) -> str:
+        """What to type for the same run."""
+        usual, words = asdict(Recipe()), f"python -m {MODULE} --run {self.folder.name}"
+        unusual = {k: v for k, v in asdict(self.recipe).items() if v != usual[k]}
+        options = unusual | ({"device": self.device} if self.device != "cpu" else {})
+        return words + "".join(f" --{k.replace('_', '-')} {v}" for k, v in options.items())
 
 
 def publish(folder: Path, target: Path = ICON_CLIP) -> None:
