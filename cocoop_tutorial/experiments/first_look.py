@@ -42,7 +42,7 @@ SEEDS = (1, 2, 3)
 COOP, COCOOP = TrainConfig(epochs=200, batch_size=32), TrainConfig(epochs=10, batch_size=1)
 WORDS = "a photo of a"
 STARTS = {"random": None, "an icon of a": "an icon of a", "the opposite of a": "the opposite of a"}
-MEDIUM, FEW = "outline", 8  # the commonest medium, and the shots that most classes have of it
+MEDIUM, FEW = "outline", 7  # the commonest medium, and the shots that every class has of it
 
 
 @dataclass(frozen=True)
