@@ -100,8 +100,8 @@ def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[
     captions = []
     for i in places:
         guess, truth = (result.classnames[k] for k in (result.predictions[i], result.labels[i]))
-        said = guess if guess == truth else f"{guess}?\nno: {truth}"
-        captions.append("\n".join(textwrap.fill(line, 12) for line in said.split("\n")))
+        lines = [guess] if guess == truth else [f"{guess}?", f"no: {truth}"]
+        captions.append("\n".join(textwrap.fill(line, 12) for line in lines))
     return image_grid(images, captions, columns=6, size=0.8)
 
 
