@@ -6,6 +6,7 @@ any drawing seen twice? *Words*: does it matter how a prompt is put?
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -169,10 +170,15 @@ def emoji_packages() -> list[str]:
     return [name for name, medium in media.items() if "emoji" in medium or "emoji" in name]
 
 
+@cache
+def _backbone(name: str) -> FrozenCLIP:
+    return load_clip(name, device="cpu")
+
+
 def _one(backbone: str, kind: str, name: str) -> dict[str, list[Row]]:
     """One task of `measure`; each has a thread of its own, so that sums are added in one order."""
     torch.set_num_threads(1)
-    clip = load_clip(backbone, device="cpu")
+    clip = _backbone(backbone)
     if kind == "emoji":
         return {kind: [emoji_house(clip, name)]}
     data = icons.load(name)
@@ -191,7 +197,7 @@ def measure(jobs: int | None = None, backbone: str = BACKBONE, folder: Path | No
     tasks += [("shifts", name) for name in icons.SHIFTS]
     tasks += [("emoji", package) for package in emoji_packages()]
     parts = Parallel(n_jobs=jobs or cpu_count())(delayed(_one)(backbone, *task) for task in tasks)
-    weights = made_by(load_clip(backbone, device="cpu"), None)
+    weights = made_by(_backbone(backbone), None)
     data: dict[str, list[Row]] = {"made_by": [{"backbone": weights}], "copies": all_copies()}
     for part in parts:
         for kind, rows in part.items():
