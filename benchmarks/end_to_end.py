@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.contest import earlier_cells
+from benchmarks.interleaved import earlier_cells
 from cocoop_tutorial import FrozenCLIP
 from cocoop_tutorial.book.speed_results import PARTS
 from cocoop_tutorial.checkpoints.prompts import read_prompts
