@@ -22,15 +22,15 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.contest import earlier_cells
+from benchmarks.interleaved import earlier_cells
 from cocoop_tutorial import FrozenCLIP
 from cocoop_tutorial.book.speed_results import PARTS
 from cocoop_tutorial.checkpoints.prompts import read_prompts
 from cocoop_tutorial.cli import main as cli
 from cocoop_tutorial.cli import train as cli_train
+from cocoop_tutorial.clip import features
 from cocoop_tutorial.datasets import images
 from cocoop_tutorial.errors import MissingDataError
-from cocoop_tutorial.evaluation import accuracy as evaluation
 from cocoop_tutorial.measure import synchronize
 from cocoop_tutorial.results import save_result
 from cocoop_tutorial.training import batches as train_features
@@ -113,7 +113,7 @@ class Stopwatch:
         wrapped = [(images, "_decode", decode)]
         wrapped += [
             (module, "image_batches", self.wrap_batches(images.image_batches))
-            for module in (evaluation, train_features)
+            for module in (features, train_features)
         ]
         recorder = self.wrap_recording(RecordedPass.__init__)
         wrapped.append((RecordedPass, "__init__", recorder))

@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.contest import KINDS, Contender, differences, earlier_cells
+from benchmarks.interleaved import KINDS, Contender, differences, earlier_cells
 from benchmarks.text_encoder import SEED, Size, contenders, size
 from cocoop_tutorial import load_clip
 from cocoop_tutorial.allocator import GIVE_BACK, keep_freed_memory

@@ -26,7 +26,7 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
-from benchmarks.contest import LONG, TURN, Contender, compete, differences, earlier_cells
+from benchmarks.interleaved import LONG, TURN, Contender, compete, differences, earlier_cells
 from cocoop_tutorial import CoCoOp, CoOp, FrozenCLIP, load_clip
 from cocoop_tutorial.allocator import keep_freed_memory
 from cocoop_tutorial.book.plots import figure

@@ -140,7 +140,7 @@ def measure_cell(clip: FrozenCLIP, cell: Cell) -> list[Row]:
                 look(model, "val", "poses", epoch=epoch)
             return {}  # no column for the history
 
-        history = train(model, base, cell.config, measure=after_epoch)
+        history = train(model, base, cell.config, on_epoch_end=after_epoch)
         seconds = float(history.seconds.sum())
     look(model, "test", epoch=-1)
     return [{**row, "train_seconds": seconds} for row in rows]

@@ -62,7 +62,7 @@ class CoOp(PromptLearner):
 
         CoOp (2109.01134), equation 1.
         """
-        context = self.ctx if self.ctx.dim() == 3 else self.ctx.unsqueeze(0)  # [K or 1, M, D]
+        context = self.ctx if self.class_specific else self.ctx.unsqueeze(0)  # [K or 1, M, D]
         return encode_prompts(self.clip, context.unsqueeze(0), self.prompts, self.encoder)[0]
 
     def logits_from_features(self, features: Tensor) -> Tensor:
@@ -74,5 +74,5 @@ class CoOp(PromptLearner):
         return {
             **super().options(),
             "class_token_position": self.prompts.class_token_position,
-            "class_specific": self.ctx.dim() == 3,
+            "class_specific": self.class_specific,
         }

@@ -43,7 +43,12 @@ class PromptLearner(nn.Module, HubMixin, ABC):
         ctx = initial_context(clip, n_ctx, ctx_init, n_classes)
         self.clip, self.ctx_init, self.encoder = clip, ctx_init, check_encoder(encoder)
         self.prompts = ClassPrompts(
-            clip, classnames, ctx.shape[-2], class_token_position, allow_duplicates
+            clip,
+            classnames,
+            ctx.shape[-2],
+            class_token_position,
+            allow_duplicates,
+            class_specific,
         )
         self.ctx = nn.Parameter(ctx)
 
@@ -60,7 +65,7 @@ class PromptLearner(nn.Module, HubMixin, ABC):
     @property
     def class_specific(self) -> bool:
         """Whether each class has a context of its own."""
-        return self.ctx.dim() == 3
+        return self.prompts.class_specific
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores images `[B, 3, H, W]`; returns logits `[B, K]`."""

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.measure import seconds
-from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.text_encoder.packed.classes import class_list, packed_tower
-from cocoop_tutorial.text_encoder.packed.layout import shared_prefix, token_paths
-from cocoop_tutorial.text_encoder.packed.memory import MOST, SHARE, Plan, make_plan
+from cocoop_tutorial.text_encoder.packed.memory import FREE_FRACTION, MAX_BYTES, Plan, make_plan
 from cocoop_tutorial.text_encoder.packed.tower import FrozenLinear
+from cocoop_tutorial.text_encoder.prompts import ClassPrompts
 
 STEPS = (
     "published",
@@ -33,7 +33,7 @@ STEPS = (
 )
 
 
-def ladder(model: PromptLearner, images: int) -> pd.DataFrame:
+def ladder(clip: FrozenCLIP, prompts: ClassPrompts, images: int) -> pd.DataFrame:
     """A training step's operations after each of the seven savings; chapter 5.
 
     Linear layers only, which are nearly all of the arithmetic. A layer costs 24 D^2 operations a
@@ -41,17 +41,17 @@ def ladder(model: PromptLearner, images: int) -> pd.DataFrame:
     Backward to the inputs costs as much as forward.
 
     Args:
-        model: Class names and backbone; its context stands in front of the names.
+        clip: The backbone.
+        prompts: The class names, with the context before them.
         images: B.
 
     Returns:
         One row a step, with `tokens` that go through a middle layer, `operations` of forward and
         backward, and the factors `gain` (over the row above) and `total` (over the first row).
     """
-    K, D = len(model.classnames), model.clip.text_width
-    layers = len(model.clip.text_tower.transformer.resblocks)
-    prefix = shared_prefix(model.prompts, model.class_specific)
-    paths = token_paths(model.prompts, prefix, model.class_specific)
+    K, D, prefix = len(prompts.classnames), clip.text_width, prompts.prefix
+    layers = len(clip.text_tower.transformer.resblocks)
+    paths = [sequence[1 + prefix :] for sequence in prompts.sequences]
     longest, own = max(map(len, paths)), sum(map(len, paths))
     shared = distinct_tokens(paths)
     P = 1 + prefix
@@ -66,7 +66,7 @@ def ladder(model: PromptLearner, images: int) -> pd.DataFrame:
         return last_at_ends(prefix + names) - 6 * names
 
     counts = [
-        (K * model.clip.context_length, whole(K * model.clip.context_length)),
+        (K * clip.context_length, whole(K * clip.context_length)),
         (K * (P + longest), whole(K * (P + longest))),
         (P + K * longest, whole(P + K * longest)),
         (P + own, whole(P + own)),
@@ -83,11 +83,14 @@ def ladder(model: PromptLearner, images: int) -> pd.DataFrame:
     return frame
 
 
-def time_steps(model: PromptLearner, steps: pd.DataFrame, repeats: int = 3) -> pd.Series:
+def time_steps(
+    clip: FrozenCLIP, prompts: ClassPrompts, steps: pd.DataFrame, repeats: int = 3
+) -> pd.Series:
     """Measures what the ladder counts, in one block of the tower, attention left out; chapter 5.
 
     Args:
-        model: Its frozen backbone has the block.
+        clip: The backbone that has the block.
+        prompts: The class names.
         steps: From `ladder`. Each row's operations are made of whole tokens again: as many as cost
             the same in every layer.
         repeats: Rounds, after one that warms up; in a round each row has its turn.
@@ -95,9 +98,9 @@ def time_steps(model: PromptLearner, steps: pd.DataFrame, repeats: int = 3) -> p
     Returns:
         For each row, median seconds of forward and backward to the input.
     """
-    tower = packed_tower(model.clip, model.prompts, model.clip.dtype)
+    tower = packed_tower(clip, prompts, clip.dtype)
     assert tower is not None
-    block, D, device = tower.blocks[0], tower.width, model.clip.device
+    block, D, device = tower.blocks[0], tower.width, clip.device
     tokens = (steps.operations / (2 * len(tower.blocks) * 24 * D * D)).round().astype(int)
 
     def run(n: int) -> None:
@@ -133,32 +136,23 @@ def operators(run: Callable[[], Any]) -> int:
     return counter.calls
 
 
-def plan_for(model: PromptLearner, images: int, free: int) -> Plan:
+def plan_for(clip: FrozenCLIP, prompts: ClassPrompts, images: int, free: int) -> Plan:
     """How the packed encoder would cut a training batch on a GPU; chapter 5.
 
     Args:
-        model: Class names and backbone.
+        clip: The backbone.
+        prompts: The class names.
         images: B.
         free: Free bytes of the GPU.
 
     Returns:
         The plan that the encoder makes by itself, for memory that need not be there.
     """
-    classes = _classes(model)
-    budget = int(min(SHARE * free, MOST["cuda"]))
+    tower = packed_tower(clip, prompts, clip.dtype)
+    assert tower is not None
+    classes = class_list(tower, prompts)
+    budget = int(min(FREE_FRACTION * free, MAX_BYTES["cuda"]))
     return make_plan(budget, images, classes.bytes_per_image(True), len(classes), grad=True)
-
-
-def bytes_per_image(model: PromptLearner) -> int:
-    """The packed encoder's own estimate of a training step's memory, for one image."""
-    return _classes(model).bytes_per_image(True)
-
-
-def _classes(model: PromptLearner) -> Any:
-    context = model.ctx.detach()[None]  # [1, K, M, D]
-    context = context if model.class_specific else context[None]  # [1, 1, M, D]
-    tower = packed_tower(model.clip, model.prompts, context.dtype)
-    return class_list(tower, model.prompts, context)
 
 
 @torch.no_grad()
@@ -195,38 +189,40 @@ def product_points(rows: tuple[int, ...], width: int, device: str = "cpu") -> pd
     return pd.DataFrame(found, columns=["rows", "intensity", "rate"])
 
 
-def text_operations(model: PromptLearner, images: int, encoder: str, train: bool) -> int:
+def text_operations(
+    clip: FrozenCLIP, prompts: ClassPrompts, images: int, encoder: str, train: bool
+) -> int:
     """Multiplications and additions of the text tower, counted, not measured.
 
     The linear layers cost 24 D^2 a token and layer, attention 4 D for each token seen. Backward
     to the inputs costs as much as forward.
 
     Args:
-        model: Class names and backbone.
+        clip: The backbone.
+        prompts: The class names.
         images: B; for CoOp 1, since all images share its prompts.
         encoder: "reference", "truncated" or "packed".
         train: Forward and backward, or forward only.
     """
-    D, layers = model.clip.text_width, len(model.clip.text_tower.transformer.resblocks)
-    tokens, seen = text_tokens(model, images, encoder)
+    D, layers = clip.text_width, len(clip.text_tower.transformer.resblocks)
+    tokens, seen = text_tokens(prompts, images, encoder)
     return (1 + train) * layers * (24 * D * D * tokens + 4 * D * seen)
 
 
-def text_tokens(model: PromptLearner, images: int, encoder: str) -> tuple[int, int]:
+def text_tokens(prompts: ClassPrompts, images: int, encoder: str) -> tuple[int, int]:
     """Tokens that an encoder sends through the tower.
 
     Returns:
         The tokens, and the sum over them of how many tokens each sees.
     """
-    prompts, K = model.prompts, len(model.classnames)
-    lengths = prompts.end_positions + 1  # [K]
+    K, lengths = len(prompts.classnames), list(map(len, prompts.sequences))
     if encoder != "packed":
-        length = model.clip.context_length if encoder == "reference" else int(lengths.max())
+        length = prompts.tokens.shape[1] if encoder == "reference" else max(lengths)
         return images * K * length, images * K * length * length
-    prefix = shared_prefix(prompts, model.class_specific)
-    P, own = 1 + prefix, prompts.end_positions - prefix  # [K], tokens behind the prefix
-    seen = P * (P + 1) // 2 + int((own * P + own * (own + 1) // 2).sum())
-    return images * (P + int(own.sum())), images * seen
+    P = 1 + prompts.prefix
+    own = [length - P for length in lengths]  # tokens after the prefix
+    seen = P * (P + 1) // 2 + sum(n * P + n * (n + 1) // 2 for n in own)
+    return images * (P + sum(own)), images * seen
 
 
 @torch.no_grad()

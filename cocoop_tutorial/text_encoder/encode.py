@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.errors import UnknownNameError, suggest
+from cocoop_tutorial.errors import PromptError, UnknownNameError, suggest
 from cocoop_tutorial.text_encoder.packed.encode import encode_packed
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts
 from cocoop_tutorial.text_encoder.reference import encode_reference
@@ -42,7 +42,8 @@ def encode_prompts(
 
     Args:
         clip: The backbone.
-        context: `[B, K, M, D]`; B is 1 if all images share it, K is 1 if all classes do.
+        context: `[B, K, M, D]`; B is 1 if all images share it, K is 1 unless the prompts are
+            class-specific.
         prompts: The class names.
         encoder: "reference" (as published), "truncated" (without the padding) or "packed" (without
             repeated work either); the numbers are the same but for rounding.
@@ -52,5 +53,12 @@ def encode_prompts(
 
     Raises:
         UnknownNameError: No such encoder.
+        PromptError: The context is for one class or all, and the prompts are not.
     """
+    contexts = len(prompts.classnames) if prompts.class_specific else 1
+    if context.shape[1] != contexts:
+        raise PromptError(
+            f"The context is {list(context.shape)}, [B, K, M, D], but these prompts take K = "
+            f"{contexts}. Build ClassPrompts with class_specific={not prompts.class_specific}."
+        )
     return ENCODERS[check_encoder(encoder)](clip, context, prompts)

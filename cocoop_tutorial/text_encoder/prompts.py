@@ -1,6 +1,6 @@
 """Class names become prompts: "{context} {name}.", with places for a learned context (chapter 3).
 
-Notation: K classes, M context tokens, N = the tower's context length, D = text width.
+Notation: K classes, M context tokens, T = the tower's context length, D = text width.
 """
 
 import string
@@ -127,10 +127,16 @@ class ClassPrompts(nn.Module):
 
     Attributes:
         classnames: The K names, as given.
-        tokens: `[K, N]` ids, zero after the end token and in the context's places.
-        context_slots: `[K, M]`, the places of the context vectors.
-        end_positions: `[K]`, where the end token stands and the feature is read.
+        class_specific: Whether each class has a context of its own.
+        sequences: K lists of token ids, from the start token to the end token. Where a context
+            vector goes, -1 - i stands for row i of the context, which is `[M, D]`, or
+            `[K * M, D]` if it is class-specific.
+        prefix: How many context vectors stand right after the start token of every prompt and
+            are the same for all classes.
         name_lengths: K numbers of tokens, the final "." not counted.
+        tokens: `[K, T]`, the sequences padded with zeros; zeros also where the context goes.
+        context_slots: `[K, M]`, the positions of the context vectors.
+        end_positions: `[K]`, where the end token stands and the feature is read.
 
     CoOp (2109.01134), equations 2 and 3. Introduced in chapter 3.
     """
@@ -146,6 +152,7 @@ class ClassPrompts(nn.Module):
         n_ctx: int,
         class_token_position: str = "end",
         allow_duplicates: bool = False,
+        class_specific: bool = False,
     ) -> None:
         """Tokenises once; nothing here depends on the images or on training.
 
@@ -161,19 +168,30 @@ class ClassPrompts(nn.Module):
             )
         self.classnames = check_classnames(classnames, allow_duplicates)
         self.n_ctx, self.class_token_position = n_ctx, class_token_position
-        self.allow_duplicates = allow_duplicates
+        self.allow_duplicates, self.class_specific = allow_duplicates, class_specific
+        before_name = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[class_token_position]
+        self.prefix = 0 if class_specific else before_name
         self.name_lengths = [len(_encode_name(clip, name)) for name in self.classnames]
-        rows, slots = zip(*map(self._row, self._tails(clip), self.name_lengths), strict=True)
-        tokenizer = _tokenizer(clip)
-        tokens = torch.zeros(len(rows), clip.context_length, dtype=torch.long)
-        for k, row in enumerate(rows):
-            ids = [tokenizer.sot_token_id, *row, tokenizer.eot_token_id]
-            tokens[k, : len(ids)] = torch.tensor(ids)
-        ends = torch.tensor([len(row) + 1 for row in rows])
+        self.sequences = self._sequences(clip, before_name)
+        rows = torch.zeros(len(self.sequences), clip.context_length, dtype=torch.long)  # [K, T]
+        for row, sequence in zip(rows, self.sequences, strict=True):
+            row[: len(sequence)] = torch.tensor(sequence)
+        slots = (rows < 0).nonzero()[:, 1].view(-1, n_ctx)
+        ends = torch.tensor([len(sequence) - 1 for sequence in self.sequences])
         # Not saved with the model: they follow from the names and the backbone.
-        self.register_buffer("tokens", tokens.to(clip.device), persistent=False)
-        self.register_buffer("context_slots", torch.tensor(slots).to(clip.device), persistent=False)
+        self.register_buffer("tokens", rows.clamp(min=0).to(clip.device), persistent=False)
+        self.register_buffer("context_slots", slots.to(clip.device), persistent=False)
         self.register_buffer("end_positions", ends.to(clip.device), persistent=False)
+
+    def _sequences(self, clip: FrozenCLIP, before_name: int) -> list[list[int]]:
+        """Puts start token, context, "{name}." and end token in order, for each class."""
+        tokenizer, sequences = _tokenizer(clip), []
+        for k, (tail, length) in enumerate(zip(self._tails(clip), self.name_lengths, strict=True)):
+            first = k * self.n_ctx if self.class_specific else 0
+            context = [-1 - row for row in range(first, first + self.n_ctx)]
+            ids = context[:before_name] + tail[:length] + context[before_name:] + tail[length:]
+            sequences.append([tokenizer.sot_token_id, *ids, tokenizer.eot_token_id])
+        return sequences
 
     def _tails(self, clip: FrozenCLIP) -> list[list[int]]:
         """The tokens of "{name}." for each class, checked against the context length."""
@@ -187,15 +205,6 @@ class ClassPrompts(nn.Module):
                     "Shorten the name or lower n_ctx."
                 )
         return tails
-
-    def _row(self, tail: list[int], name_length: int) -> tuple[list[int], list[int]]:
-        """Places M zeros in "{name}."; returns the ids and the zeros' places behind <start>."""
-        before = {"end": self.n_ctx, "middle": self.n_ctx // 2, "front": 0}
-        first = before[self.class_token_position]
-        rest = self.n_ctx - first
-        row = [0] * first + tail[:name_length] + [0] * rest + tail[name_length:]
-        slots = [*range(first), *range(first + name_length, self.n_ctx + name_length)]
-        return row, [slot + 1 for slot in slots]
 
     def extra_repr(self) -> str:
         """One line for `print(model)`."""

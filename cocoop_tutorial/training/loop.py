@@ -22,9 +22,9 @@ from cocoop_tutorial.training.step import Stepper, new_state, reproducible
 
 __all__ = ["TrainConfig", "learning_rate", "train"]
 
-Measure = Callable[[PromptLearner], Mapping[str, float]]
+OnEpochEnd = Callable[[PromptLearner], Mapping[str, float]]
 
-LOOK = {"cpu": 1, "cuda": 20}  # steps between looks at the loss: on a GPU each look waits
+SYNC_EVERY = {"cpu": 1, "cuda": 20}  # steps between looks at the loss: on a GPU each look waits
 
 
 def train(
@@ -33,7 +33,7 @@ def train(
     config: TrainConfig | None = None,
     *,
     folder: str | Path | None = None,
-    measure: Measure | None = None,
+    on_epoch_end: OnEpochEnd | None = None,
 ) -> pd.DataFrame:
     """Trains the prompt, in place.
 
@@ -43,11 +43,11 @@ def train(
         config: The settings; None takes the paper's.
         folder: Where to keep a checkpoint. If there is one, the run goes on from it and ends with
             the same bits as one that was never stopped.
-        measure: Called after each epoch with the model; what it returns joins the history.
+        on_epoch_end: Called after each epoch with the model; what it returns joins the history.
 
     Returns:
         The history, one row an epoch: `epoch` (from 1), `lr`, `loss` and `accuracy` (percent) as
-        they were while training, `images`, `seconds`, and what `measure` returned.
+        they were while training, `images`, `seconds`, and what `on_epoch_end` returned.
 
     Raises:
         DataError: No images, one that cannot be read, or other class names.
@@ -67,7 +67,7 @@ def train(
             keep_freed_memory()
         trainer = _Trainer(model, data, config, Path(folder) if folder else None)
         try:
-            return trainer.run(measure)
+            return trainer.run(on_epoch_end)
         finally:
             give_back_freed_memory()
 
@@ -100,8 +100,8 @@ class _Trainer:
             load_state(self.state, folder, self.identity)
             self._leave_sums_to_main()
 
-    def run(self, measure: Measure | None) -> pd.DataFrame:
-        place, config = self.state.place, self.config
+    def run(self, on_epoch_end: OnEpochEnd | None) -> pd.DataFrame:
+        place, config = self.state.progress, self.config
         assert config.epochs is not None
         steps, done = config.epochs * self.n_steps, place.epoch * self.n_steps + place.step
         silent = {} if distributed.is_main() else {"disable": True}
@@ -111,15 +111,15 @@ class _Trainer:
         self.model.train()
         try:
             while place.epoch < config.epochs:
-                self._epoch(measure)
+                self._epoch(on_epoch_end)
         finally:
             self.model.train(training)
             self.bar.close()
         return pd.DataFrame(place.rows)
 
-    def _epoch(self, measure: Measure | None) -> None:
+    def _epoch(self, on_epoch_end: OnEpochEnd | None) -> None:
         """The rest of the epoch that the run is in."""
-        place, config = self.state.place, self.config
+        place, config = self.state.progress, self.config
         rate = learning_rate(place.epoch, config)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
@@ -130,18 +130,18 @@ class _Trainer:
             self.pending.append(self.step(batch))
             place.step += 1
             place.images += batch.size
-            if place.step % LOOK.get(self.device.type, 1) == 0:
-                self._look()
+            if place.step % SYNC_EVERY.get(self.device.type, 1) == 0:
+                self._accumulate()
             if self.folder and place.step % config.save_every == 0 and place.step < self.n_steps:
                 self._save()
             self.bar.update()
-        self._finish(rate, measure)
+        self._finish(rate, on_epoch_end)
 
-    def _look(self) -> None:
+    def _accumulate(self) -> None:
         """Adds up the steps since the last look, and stops if one was not a number."""
         if not self.pending:
             return
-        place, sums = self.state.place, torch.stack(self.pending).tolist()
+        place, sums = self.state.progress, torch.stack(self.pending).tolist()
         self.pending.clear()
         for i, (loss, correct) in enumerate(sums):
             if not abs(loss) < float("inf"):
@@ -154,7 +154,7 @@ class _Trainer:
         self.bar.set_postfix(epoch=place.epoch + 1, loss=f"{shown:.3f}", refresh=False)
 
     def _stop(self, what: str, step: int) -> None:
-        config, place = self.config, self.state.place
+        config, place = self.config, self.state.progress
         kept = f" {self.folder} keeps the last good checkpoint." if self.folder else ""
         half = "" if config.precision == "fp32" else ", or load the backbone with precision='fp32'"
         raise TrainingError(
@@ -165,19 +165,19 @@ class _Trainer:
     def _check_parameters(self) -> None:
         for name, parameter in self.state.parameters.items():
             if not parameter.isfinite().all():
-                self._stop(f"{name} is no longer finite", self.state.place.step)
+                self._stop(f"{name} is no longer finite", self.state.progress.step)
 
-    def _settle(self) -> None:
+    def _gather_sums(self) -> None:
         """Makes `place` true of all processes, before it is saved."""
-        self._look()
+        self._accumulate()
         self._check_parameters()
-        place = self.state.place
+        place = self.state.progress
         place.loss, place.correct = distributed.total([place.loss, place.correct], self.device)
         place.seconds += time.perf_counter() - self.started
         self.started = time.perf_counter()
 
     def _save(self) -> None:
-        self._settle()
+        self._gather_sums()
         if self.folder and distributed.is_main():
             save_state(self.state, self.folder, self.identity)
         self._leave_sums_to_main()
@@ -185,12 +185,12 @@ class _Trainer:
     def _leave_sums_to_main(self) -> None:
         """The sums so far are everyone's: only one process may count them again."""
         if not distributed.is_main():
-            self.state.place.loss = self.state.place.correct = 0.0
+            self.state.progress.loss = self.state.progress.correct = 0.0
 
-    def _finish(self, rate: float, measure: Measure | None) -> None:
+    def _finish(self, rate: float, on_epoch_end: OnEpochEnd | None) -> None:
         """Ends an epoch: its row of the history, and a checkpoint."""
-        self._settle()
-        place = self.state.place
+        self._gather_sums()
+        place = self.state.progress
         row = {
             "epoch": place.epoch + 1,
             "lr": rate,
@@ -199,9 +199,9 @@ class _Trainer:
             "images": place.images,
             "seconds": place.seconds,
         }
-        if measure is not None:
+        if on_epoch_end is not None:
             with torch.no_grad(), fixed_budget(self.state.budget):
-                row |= {name: float(value) for name, value in measure(self.model).items()}
+                row |= {name: float(value) for name, value in on_epoch_end(self.model).items()}
         place.rows.append(row)
         place.epoch, place.step, place.images = place.epoch + 1, 0, 0
         place.loss = place.correct = place.seconds = 0.0

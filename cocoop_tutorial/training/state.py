@@ -33,7 +33,7 @@ VERSION = 1  # of the file's layout
 
 
 @dataclass
-class Place:
+class Progress:
     """Where a run is, and what it has seen in the epoch that it is in.
 
     Attributes:
@@ -72,7 +72,7 @@ class TrainState:
     optimizer: torch.optim.SGD
     scaler: GradScaler
     budget: int
-    place: Place = field(default_factory=Place)
+    progress: Progress = field(default_factory=Progress)
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and their momentum, on the CPU, by name."""
@@ -107,7 +107,7 @@ def save_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> None:
     facts = {
         "version": VERSION,
         "run": run,
-        "place": dataclasses.asdict(state.place),
+        "place": dataclasses.asdict(state.progress),
         "scaler": state.scaler.state_dict(),
         "budget": state.budget,
     }
@@ -140,7 +140,7 @@ def load_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> bool:
     facts, tensors = content[0]
     _check_same(facts["run"], json.loads(json.dumps(run)), folder)
     state.load_tensors(tensors)
-    state.place, state.budget = Place(**facts["place"]), facts["budget"]
+    state.progress, state.budget = Progress(**facts["place"]), facts["budget"]
     if state.scaler.is_enabled():
         state.scaler.load_state_dict(facts["scaler"])
     return True

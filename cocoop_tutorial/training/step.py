@@ -18,7 +18,7 @@ from cocoop_tutorial.models.coop import CoOp
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.text_encoder.cost import text_tokens
 from cocoop_tutorial.text_encoder.packed.memory import fixed_budget, memory_budget
-from cocoop_tutorial.text_encoder.packed.tower import obstacle
+from cocoop_tutorial.text_encoder.packed.tower import unsupported_reason
 from cocoop_tutorial.training.batches import Batch
 from cocoop_tutorial.training.config import TrainConfig
 from cocoop_tutorial.training.cuda_graph import RecordedPass
@@ -186,10 +186,10 @@ class Stepper:
         # A learner of your own may wait for the GPU or draw numbers, the other encoders ask it for
         # lengths: neither can be recorded.
         known = type(self.model) in (CoOp, CoCoOp) and self.model.encoder == "packed"
-        if not known or obstacle(self.model.clip):
+        if not known or unsupported_reason(self.model.clip):
             return False
         contexts = images if type(self.model) is CoCoOp else 1
-        return text_tokens(self.model, contexts, "packed")[0] <= RECORD_MOST
+        return text_tokens(self.model.prompts, contexts, "packed")[0] <= RECORD_MOST
 
     def _exchange(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Processes add up their gradients once a step, after the last pass."""

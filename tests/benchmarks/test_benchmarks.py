@@ -10,7 +10,7 @@ from small_clips import random_features, small_clip
 from torch._dynamo import register_backend
 from train_jobs import make_data
 
-from benchmarks import contest, end_to_end, switches, text_encoder
+from benchmarks import end_to_end, interleaved, switches, text_encoder
 from cocoop_tutorial import CoCoOp, CoOp
 from cocoop_tutorial.book.speed_results import (
     AS_IT_IS,
@@ -60,7 +60,7 @@ def test_quick_run_and_what_is_read_from_it(
     for cell in result["data"]["cells"]:
         for facts in [*cell["methods"].values(), *cell["coop"].values()]:
             assert facts["skipped"] is None and facts["saved_bytes"] > 0
-            for kind in contest.KINDS:
+            for kind in interleaved.KINDS:
                 times = facts[kind]
                 assert 0 < times["low"] <= times["median"] <= times["high"]
                 assert times["repeats"] == 2
@@ -107,26 +107,26 @@ def test_counted_bytes_are_those_of_the_whole_graph(encoder: str) -> None:
     model = cocoop(encoder=encoder)
     features = random_features(model.clip, 1)
     whole = saved_bytes(lambda: model.logits_from_features(features), model)
-    assert contest.counted_saved_bytes(model, encoder) == whole
+    assert interleaved.counted_saved_bytes(model, encoder) == whole
 
 
 def test_images_one_by_one_are_the_same_step() -> None:
     model = cocoop()
     features, labels = random_features(model.clip, 3), torch.tensor([0, 4, 1])
-    rivals = [contest.Contender(model, "reference", features, labels) for _ in range(2)]
+    rivals = [interleaved.Contender(model, "reference", features, labels) for _ in range(2)]
     rivals[0].one_by_one = True
     for rival in rivals:
         rival.watched()
         rival.inference()
-    assert all(d < 1e-5 for d in contest.differences(*rivals).values())
+    assert all(d < 1e-5 for d in interleaved.differences(*rivals).values())
     one, all_at_once = (rival.facts["saved_bytes"] for rival in rivals)
     assert abs(one / all_at_once - 1) < 0.01
 
 
 def test_coop_runs_its_text_tower_once() -> None:
     features, labels = random_features(small_clip(), 3), torch.tensor([0, 4, 1])
-    coop = contest.Contender(CoOp(small_clip(), NAMES, n_ctx=2), "packed", features, labels)
-    conditional = contest.Contender(cocoop(), "packed", features, labels)
+    coop = interleaved.Contender(CoOp(small_clip(), NAMES, n_ctx=2), "packed", features, labels)
+    conditional = interleaved.Contender(cocoop(), "packed", features, labels)
     assert conditional.operations() == 3 * coop.operations()
 
 

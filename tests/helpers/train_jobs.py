@@ -152,7 +152,7 @@ def run_with_memory(
     kill: int = 0,
 ) -> None:  # fmt: skip
     """Like `run`, on a machine with little or much free memory."""
-    packed_memory.MOST["cpu"] = most
+    packed_memory.MAX_BYTES["cpu"] = most
     run(method, data, folder, out, config, kill)
 
 

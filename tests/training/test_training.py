@@ -294,7 +294,7 @@ def test_measures_join_the_history(data: Dataset) -> None:
         return {"train": evaluate(model, data, "train"), "norm": model.ctx.norm()}
 
     model = make_model("CoOp")
-    history = train(model, data, QUICK, measure=measure)
+    history = train(model, data, QUICK, on_epoch_end=measure)
     assert seen == [model, model]
     assert history.train.iloc[-1] == evaluate(model, data, "train").accuracy
     assert history.norm.iloc[-1] == pytest.approx(model.ctx.norm().item())

@@ -13,13 +13,8 @@ import torch
 from torch import Tensor
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.text_encoder.packed.layout import (
-    Layout,
-    build_layout,
-    shared_prefix,
-    token_paths,
-)
-from cocoop_tutorial.text_encoder.packed.tower import PackedTower, obstacle
+from cocoop_tutorial.text_encoder.packed.layout import Layout, build_layout
+from cocoop_tutorial.text_encoder.packed.tower import PackedTower, unsupported_reason
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts
 
 _towers: WeakKeyDictionary[FrozenCLIP, dict] = WeakKeyDictionary()
@@ -27,7 +22,7 @@ _lists: WeakKeyDictionary[ClassPrompts, "ClassList"] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
-class Names:
+class PackedClasses:
     """Some classes as the tower reads them.
 
     Attributes:
@@ -52,20 +47,16 @@ class ClassList:
 
     Attributes:
         tower: The frozen text tower.
-        paths: The tokens of each class behind the shared prefix.
-        prefix: Context tokens that all classes share.
-        specific: Each class has a context of its own.
-        order: `[K]`, brings the parts' features, one part after another, back to the list's order.
+        prefix: Context vectors that all classes share.
+        paths: The tokens of each class after the prefix, with context vectors as -1 - i.
     """
 
-    def __init__(self, tower: PackedTower, prompts: ClassPrompts, specific: bool) -> None:
+    def __init__(self, tower: PackedTower, prompts: ClassPrompts) -> None:
         """Reads the class names' tokens."""
-        self.tower, self.specific = tower, specific
-        self.prefix = shared_prefix(prompts, specific)
-        self.paths = token_paths(prompts, self.prefix, specific)
+        self.tower, self.prefix = tower, prompts.prefix
+        self.paths = [sequence[1 + self.prefix :] for sequence in prompts.sequences]
         self.device = prompts.tokens.device
-        self._parts: list[Names] = []
-        self.order = torch.arange(len(self.paths))
+        self._chunks: tuple[list[PackedClasses], Tensor] = [], torch.arange(0)
 
     def __len__(self) -> int:
         """K."""
@@ -77,9 +68,14 @@ class ClassList:
         places = self.prefix + sum(map(len, self.paths))
         return places * self.tower.width * self.tower.dtype.itemsize * widths
 
-    def parts(self, n: int) -> list[Names]:
-        """The classes in n parts of about the same size; the last answer is remembered."""
-        if len(self._parts) != n:
+    def chunks(self, n: int) -> tuple[list[PackedClasses], Tensor]:
+        """The classes in n chunks of about the same size; the last answer is remembered.
+
+        Returns:
+            The chunks, and `[K]`: the order that brings their features, one chunk after another,
+            back to the order of the classes.
+        """
+        if len(self._chunks[0]) != n:
             ordered = sorted(range(len(self)), key=self.paths.__getitem__)  # names alike together
             cuts = [len(self) * i // n for i in range(n + 1)]
             groups = [ordered[a:b] for a, b in pairwise(cuts)]
@@ -87,11 +83,11 @@ class ClassList:
                 groups = [range(len(self))]
             # Not in inference mode even if the caller is: the constants outlive it.
             with torch.inference_mode(False), torch.no_grad():
-                self._parts = [self._names(list(group)) for group in groups]
-                self.order = torch.cat([part.classes for part in self._parts]).argsort()
-        return self._parts
+                chunks = [self._pack(list(group)) for group in groups]
+                self._chunks = chunks, torch.cat([c.classes for c in chunks]).argsort()
+        return self._chunks
 
-    def _names(self, classes: list[int]) -> Names:
+    def _pack(self, classes: list[int]) -> PackedClasses:
         paths = {k: self.paths[k] for k in classes}
         layout = build_layout(paths, self.prefix, self.tower.width)
         tensors = {
@@ -107,7 +103,7 @@ class ClassList:
         mask.masked_fill_(~layout.sees, float("-inf"))  # [T, R, P + R]
         end_mask = mask.flatten(0, 1)[layout.ends]  # [T * Q, P + R]
         end_mask = end_mask.view(len(mask), -1, mask.shape[-1])  # [T, Q, P + R]
-        return Names(
+        return PackedClasses(
             layout=layout,
             classes=torch.tensor(classes, device=self.device),
             words=words,
@@ -126,28 +122,21 @@ def packed_tower(clip: FrozenCLIP, prompts: ClassPrompts, dtype: torch.dtype) ->
     state = tuple(map(_version, text_parameters(clip)))
     towers = _towers.setdefault(clip, {})
     if dtype not in towers or towers[dtype][0] != state:
-        if reason := obstacle(clip):
+        if reason := unsupported_reason(clip):
             message = f"{clip.name} takes the published, slow text encoder: {reason}."
             warnings.warn(message, stacklevel=5)
         with torch.inference_mode(False), torch.no_grad():
-            start_token = int(prompts.tokens[0, 0])
+            start_token = prompts.sequences[0][0]
             towers[dtype] = state, None if reason else PackedTower(clip, start_token, dtype)
     return towers[dtype][1]
 
 
-def class_list(tower: PackedTower, prompts: ClassPrompts, context: Tensor) -> ClassList:
-    """The class list's constants, from memory if tower and kind of context are the same.
-
-    Args:
-        tower: The frozen text tower.
-        prompts: The class names.
-        context: `[B, K or 1, M, D]`, of which only K or 1 counts.
-    """
-    specific = context.shape[1] > 1
-    names = _lists.get(prompts)
-    if names is None or names.tower is not tower or names.specific != specific:
-        names = _lists[prompts] = ClassList(tower, prompts, specific)
-    return names
+def class_list(tower: PackedTower, prompts: ClassPrompts) -> ClassList:
+    """The class list's constants, computed once per tower."""
+    classes = _lists.get(prompts)
+    if classes is None or classes.tower is not tower:
+        classes = _lists[prompts] = ClassList(tower, prompts)
+    return classes
 
 
 def text_parameters(clip: FrozenCLIP) -> list[Tensor]:

@@ -17,7 +17,12 @@ from torch.utils.checkpoint import checkpoint
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.text_encoder.packed.attention import attention
-from cocoop_tutorial.text_encoder.packed.classes import ClassList, Names, class_list, packed_tower
+from cocoop_tutorial.text_encoder.packed.classes import (
+    ClassList,
+    PackedClasses,
+    class_list,
+    packed_tower,
+)
 from cocoop_tutorial.text_encoder.packed.memory import make_plan, memory_budget
 from cocoop_tutorial.text_encoder.packed.tower import PackedTower
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts
@@ -44,29 +49,29 @@ def encode_packed(clip: FrozenCLIP, context: Tensor, prompts: ClassPrompts) -> T
     if tower is None:
         return encode_reference(clip, context, prompts)
     with torch.autocast(device, enabled=False):
-        return _encode_pieces(class_list(tower, prompts, context), context.to(own))
+        return _encode_pieces(class_list(tower, prompts), context.to(own))
 
 
 def _encode_pieces(classes: ClassList, context: Tensor) -> Tensor:
-    """Runs images in groups and classes in parts, as memory allows."""
+    """Runs images in groups and classes in chunks, as memory allows."""
     grad = torch.is_grad_enabled() and context.requires_grad
     budget, done, images = memory_budget(context.device), 0, []
     plan = make_plan(budget, len(context), classes.bytes_per_image(grad), len(classes), grad)
-    parts = classes.parts(plan.parts)
+    chunks, order = classes.chunks(plan.class_chunks)
     for group in context.split(plan.images):  # [b, K or 1, M, D]
         features = []
-        for part in parts:
-            run = partial(encode_names, classes.tower, part)
+        for chunk in chunks:
+            run = partial(encode_names, classes.tower, chunk)
             if grad and done >= plan.kept:  # computed again in backward: memory stays bounded
                 run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
             features.append(run(group))  # [b, k, E]
             done += 1
         images.append(torch.cat(features, dim=1))  # [b, K, E]
     whole = torch.cat(images)  # [B, K, E]
-    return whole if len(parts) == 1 else whole[:, classes.order]
+    return whole if len(chunks) == 1 else whole[:, order]
 
 
-def encode_names(tower: PackedTower, names: Names, context: Tensor) -> Tensor:
+def encode_names(tower: PackedTower, names: PackedClasses, context: Tensor) -> Tensor:
     """One piece of the work: these classes for these images, in one pass.
 
     Args:
@@ -94,7 +99,7 @@ def encode_names(tower: PackedTower, names: Names, context: Tensor) -> Tensor:
     return tower.head(_last_layer(tower, names, x))
 
 
-def _last_layer(tower: PackedTower, names: Names, x: Tensor) -> Tensor:
+def _last_layer(tower: PackedTower, names: PackedClasses, x: Tensor) -> Tensor:
     """Keys and values of all tokens, everything else at the end tokens: `[B, N, D] -> [B, k, D]`.
 
     (In a tower with one layer, the first layer's constants are not used.)

@@ -13,8 +13,6 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from cocoop_tutorial.text_encoder.prompts import ClassPrompts
-
 TILE_SIZES = range(16, 65)  # R: small tiles waste less attention, large ones fewer places
 ATTENTION_COST = 5.0  # small products run this much slower an operation than large ones
 OPEN_TILES = 12  # where a class may go
@@ -103,41 +101,11 @@ class Layout:
         return self.tokens.numel()
 
 
-def shared_prefix(prompts: ClassPrompts, class_specific: bool) -> int:
-    """How many context tokens stand right behind the start token of every prompt.
-
-    Args:
-        prompts: The class names.
-        class_specific: Each class has a context of its own, so nothing is shared.
-    """
-    if class_specific:
-        return 0
-    slots = prompts.context_slots.cpu()  # [K, M]
-    in_front = (slots == torch.arange(1, slots.shape[1] + 1)).all(dim=0)  # [M]
-    return int(in_front.long().cumprod(0).sum())
-
-
-def token_paths(prompts: ClassPrompts, prefix: int, class_specific: bool) -> list[list[int]]:
-    """For each class, the tokens behind the shared prefix, up to the end token.
-
-    Returns:
-        K lists of keys as in `Tile.keys`.
-    """
-    tokens, slots = prompts.tokens.cpu().clone(), prompts.context_slots.cpu()
-    K, M = slots.shape
-    rows = torch.arange(M).expand(K, M)
-    if class_specific:
-        rows = rows + M * torch.arange(K).unsqueeze(1)  # [K, M]
-    tokens.scatter_(1, slots, -1 - rows)
-    ends = prompts.end_positions.tolist()
-    return [row[1 + prefix : end + 1] for row, end in zip(tokens.tolist(), ends, strict=True)]
-
-
 def build_layout(paths: dict[int, list[int]], prefix: int, width: int) -> Layout:
     """Packs classes into tiles, with the tile size that costs least.
 
     Args:
-        paths: Class -> its tokens behind the prefix, as `token_paths` makes them.
+        paths: Class -> its tokens after the prefix, with context vectors as -1 - i.
         prefix: Context tokens that all classes share.
         width: D, which weighs attention against the linear layers.
 

@@ -12,8 +12,8 @@ import torch
 GIB = 1024**3
 # A share of what is free, and no more than this: on a CPU larger pieces are not faster, and a GPU
 # of 16 GB must do. Backward at work adds about a quarter to it.
-MOST = {"cpu": 5 * GIB // 4, "cuda": 8 * GIB}
-SHARE = 0.5
+MAX_BYTES = {"cpu": 5 * GIB // 4, "cuda": 8 * GIB}
+FREE_FRACTION = 0.5
 PIECES = 4  # when not all fits: so many pieces at once, one of them at work
 
 _fixed: ContextVar[int | None] = ContextVar("fixed budget", default=None)
@@ -25,12 +25,12 @@ class Plan:
 
     Attributes:
         images: Images in a piece.
-        parts: Parts of the class list, more than 1 only if one image is too large.
+        class_chunks: Chunks of the class list, more than 1 only if one image is too large.
         kept: Pieces whose intermediate results stay for backward; the rest is computed again.
     """
 
     images: int
-    parts: int
+    class_chunks: int
     kept: int
 
 
@@ -58,7 +58,7 @@ def memory_budget(device: torch.device) -> int:
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     else:
         free = psutil.virtual_memory().available
-    return int(min(SHARE * free, MOST.get(device.type, MOST["cpu"])))
+    return int(min(FREE_FRACTION * free, MAX_BYTES.get(device.type, MAX_BYTES["cpu"])))
 
 
 def make_plan(budget: int, images: int, bytes_per_image: int, classes: int, grad: bool) -> Plan:
@@ -72,9 +72,9 @@ def make_plan(budget: int, images: int, bytes_per_image: int, classes: int, grad
         grad: A backward pass follows.
     """
     if images * bytes_per_image <= budget:
-        return Plan(images, parts=1, kept=1)
+        return Plan(images, class_chunks=1, kept=1)
     piece = budget / PIECES if grad else budget
     group = min(images, int(piece // bytes_per_image))
     if group:
-        return Plan(group, parts=1, kept=PIECES - 1)
-    return Plan(1, parts=min(classes, math.ceil(bytes_per_image / piece)), kept=PIECES - 1)
+        return Plan(group, class_chunks=1, kept=PIECES - 1)
+    return Plan(1, class_chunks=min(classes, math.ceil(bytes_per_image / piece)), kept=PIECES - 1)

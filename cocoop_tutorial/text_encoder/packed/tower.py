@@ -247,7 +247,7 @@ class PackedTower:
         return F.normalize(x, dim=-1)
 
 
-def obstacle(clip: FrozenCLIP) -> str | None:
+def unsupported_reason(clip: FrozenCLIP) -> str | None:
     """Why a text tower cannot be packed, in words; None if it can."""
     tower = clip.text_tower
     blocks = getattr(tower.transformer, "resblocks", [])

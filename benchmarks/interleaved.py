@@ -62,9 +62,10 @@ class Contender:
     def __post_init__(self) -> None:
         # CoOp's prompts are the same for all images: its text tower runs once.
         B = len(self.labels) if isinstance(self.model, CoCoOp) else 1
-        self.facts["tokens"] = text_tokens(self.model, B, self.encoder)[0]
+        self.facts["tokens"] = text_tokens(self.model.prompts, B, self.encoder)[0]
         for kind in KINDS:
-            work = text_operations(self.model, B, self.encoder, train=kind == "train")
+            counted = self.model.clip, self.model.prompts, B, self.encoder
+            work = text_operations(*counted, train=kind == "train")
             self.facts[f"{kind}_operations"] = work
         self.facts["skipped"] = None
         if self.encoder != "packed":  # which cuts itself to what fits
