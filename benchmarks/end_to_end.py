@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import functools
 import json
+import os
 import tempfile
 import threading
 import time
@@ -38,6 +39,7 @@ from cocoop_tutorial.training import loop as training
 from cocoop_tutorial.training import step as train_step
 from cocoop_tutorial.training.cuda_graph import RecordedPass
 
+os.environ["COCOOP_FEATURES"] = "0"  # a run is timed with its image tower
 SEED = 1
 KEY = ("transform", "shots", "batch_size")  # what tells one case from another
 

@@ -41,6 +41,10 @@ class CheckpointError(CocoopError, ValueError):
     """A saved prompt that is damaged, unsafe, or made for another backbone."""
 
 
+class FileError(CheckpointError, OSError):
+    """A file that cannot be written, because of a full disk or a folder that is read-only."""
+
+
 class TrainingError(CocoopError, RuntimeError):
     """Training that cannot go on, for example because the loss is not a number."""
 
@@ -68,6 +72,12 @@ def suggest(name: str, known: Iterable[str], limit: int = 3) -> str:
     names = list(by_lower.values())
     shown = ", ".join(names[:20]) + (" and others" if len(names) > 20 else "")
     return f"There are: {shown}."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message without its full stop, or the name of its class."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:300] if lines else type(error).__name__
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ import pandas as pd
 import torch
 
 from cocoop_tutorial.errors import DataError, MissingDataError, suggest
+from cocoop_tutorial.files import write_atomic
 
 PACKAGES = ("cocoop_tutorial", "torch", "torchvision", "open_clip_torch", "numpy")
 
@@ -48,24 +48,14 @@ def save_result(
 
     Returns:
         The path of the file.
+
+    Raises:
+        FileError: It cannot be written.
     """
     folder = Path(folder) if folder else results_folder(make=True)
-    folder.mkdir(parents=True, exist_ok=True)
     content = {"provenance": provenance(command, seeds, device), "data": data}
     text = json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
-    path = folder / f"{name}.json"
-    handle, part = tempfile.mkstemp(dir=folder, prefix=f".{name}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
-    return path
+    return write_atomic(folder / f"{name}.json", text.encode())
 
 
 def load_result(name: str, folder: Path | str | None = None) -> dict[str, Any]:

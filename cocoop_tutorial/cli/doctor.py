@@ -127,7 +127,7 @@ def check_memory(need_gb: float = 4) -> Finding:
 
 def check_disk(need_gb: float = 1, folder: Path | None = None) -> Finding:
     """Free disk space where the emoji data are kept."""
-    from cocoop_tutorial.datasets.emoji.sources import cache_root
+    from cocoop_tutorial.files import cache_root
 
     folder = (folder or cache_root()).absolute()
     there = next(f for f in (folder, *folder.parents) if f.exists())

@@ -133,8 +133,8 @@ def _model(
     prompts: str, facts: dict[str, Any], clip: "FrozenCLIP", data: "Dataset", position: str
 ) -> Any:
     """The model to score, for the classes of `data`."""
-    from cocoop_tutorial.checkpoints.official import load_official
-    from cocoop_tutorial.checkpoints.prompts import load_prompts
+    from cocoop_tutorial.models.official import load_official
+    from cocoop_tutorial.models.saving import load_prompts
     from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
 
     if prompts == "zero-shot":

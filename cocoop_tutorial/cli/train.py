@@ -179,7 +179,8 @@ def _train_and_score(
 ) -> dict[str, Any]:
     """Trains on the first part, scores all, and writes the prompt and the result."""
     from cocoop_tutorial import distributed
-    from cocoop_tutorial.checkpoints.prompts import save_prompts, write_atomic
+    from cocoop_tutorial.files import write_atomic
+    from cocoop_tutorial.models.saving import save_prompts
     from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
     from cocoop_tutorial.training.loop import train
 

@@ -1,6 +1,8 @@
 """Decoding many images at once, in threads, and checking that all can be read."""
 
+import hashlib
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +15,9 @@ from torch import Tensor
 from cocoop_tutorial.datasets.splits import Dataset, Split, open_image
 from cocoop_tutorial.errors import DataError
 from cocoop_tutorial.progress import bar
+
+SETTLED = 2.0  # seconds; younger files may change again within one tick of the file system's clock
+_known_digests: dict[Path, tuple[tuple[int, ...], str]] = {}
 
 
 def cpu_count() -> int:
@@ -64,6 +69,37 @@ def _decode(transform: Callable[..., Tensor], path: Path, seed: int | None) -> T
     if seed is None:
         return transform(open_image(path))
     return transform(open_image(path), torch.Generator().manual_seed(seed))
+
+
+def image_digests(paths: Sequence[Path]) -> list[str]:
+    """Digests of the files' content, so that an image is known by what it shows.
+
+    A file is read again only if its size or one of its times has changed.
+
+    Args:
+        paths: N files.
+
+    Returns:
+        N digests; "" for a file that cannot be read.
+    """
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        return list(pool.map(_digest, paths))
+
+
+def _digest(path: Path) -> str:
+    try:
+        status = os.stat(path)
+        # Nobody can set ctime: it tells of a new content of the same size and modification time.
+        seen = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        known, digest = _known_digests.get(path, (None, ""))
+        if known == seen:
+            return digest
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:  # whoever opens the image says what is wrong with it
+        return ""
+    if time.time() - status.st_ctime > SETTLED:
+        _known_digests[path] = seen, digest
+    return digest
 
 
 def check_images(data: Dataset, skip: bool = False) -> Dataset:

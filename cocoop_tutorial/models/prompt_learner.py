@@ -7,14 +7,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from cocoop_tutorial.checkpoints.hub import HubMixin
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.errors import CheckpointError, PromptError
+from cocoop_tutorial.models.saving import Saveable
 from cocoop_tutorial.text_encoder.encode import DEFAULT_ENCODER, check_encoder
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts, initial_context
 
 
-class PromptLearner(nn.Module, HubMixin, ABC):
+class PromptLearner(nn.Module, Saveable, ABC):
     """A frozen CLIP, class names, and a context that trains.
 
     Attributes:

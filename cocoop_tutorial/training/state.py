@@ -13,22 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from cocoop_tutorial import distributed
-from cocoop_tutorial.checkpoints.prompts import write_atomic
 from cocoop_tutorial.datasets.splits import Dataset
 from cocoop_tutorial.errors import CheckpointError
+from cocoop_tutorial.files import read_tensors, remove_partial, write_tensors
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.training.config import TrainConfig
 
 FILE = "training.safetensors"
-KEY = "cocoop_tutorial"
 VERSION = 1  # of the file's layout
 
 
@@ -111,8 +108,7 @@ def save_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> None:
         "scaler": state.scaler.state_dict(),
         "budget": state.budget,
     }
-    metadata = {"format": "pt", KEY: json.dumps(facts)}
-    write_atomic(folder / FILE, safetensors.torch.save(state.tensors(), metadata))
+    write_tensors(folder / FILE, state.tensors(), facts)
 
 
 def load_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> bool:
@@ -131,8 +127,7 @@ def load_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> bool:
     """
     content = [_read(folder / FILE) if distributed.is_main() else None]
     if distributed.is_main():
-        for part in folder.glob("tmp*.part"):  # from a process killed while it was writing
-            part.unlink(missing_ok=True)
+        remove_partial(folder / FILE)
     if distributed.active():  # the other processes may run on machines without the folder
         dist.broadcast_object_list(content)
     if content[0] is None:
@@ -149,23 +144,13 @@ def load_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> bool:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     if not path.is_file():
         return None
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})[KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        if facts["version"] != VERSION:
-            raise CheckpointError(
-                f"{path} has layout {facts['version']!r}; this library reads {VERSION}. "
-                "Update the library, or train in another folder."
-            )
-        return facts, tensors
-    except (KeyError, TypeError, ValueError, OSError, safetensors.SafetensorError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    facts, tensors = read_tensors(path, "Remove it to start again, or train in another folder.")
+    if facts.get("version") != VERSION:
         raise CheckpointError(
-            f"{path} is damaged or no checkpoint of a run ({error}). Remove it to start again, or "
-            "train in another folder."
-        ) from error
+            f"{path} has layout {facts.get('version')!r}; this library reads {VERSION}. "
+            "Update the library, or train in another folder."
+        )
+    return facts, tensors
 
 
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:

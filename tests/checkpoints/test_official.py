@@ -9,8 +9,8 @@ from learners import MODELS, NAMES, assert_same, shaken
 from parity_world import load_world
 from small_clips import small_clip
 
-from cocoop_tutorial import CoCoOp, CoOp
-from cocoop_tutorial.checkpoints.official import load_official, read_official, save_official
+from cocoop_tutorial import CoCoOp, CoOp, load_official, save_official
+from cocoop_tutorial.checkpoints.official import read_official
 from cocoop_tutorial.errors import CheckpointError, MissingDataError
 
 
@@ -132,3 +132,10 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=str(path)):
             read_official(path)
+
+
+def test_a_prompt_that_is_not_finite(tmp_path: Path) -> None:
+    model = CoOp(small_clip(), NAMES)
+    path = written(tmp_path, {"state_dict": {"ctx": model.ctx.detach() * float("nan")}})
+    with pytest.raises(CheckpointError, match="ctx has values that are not finite"):
+        load_official(path, model.clip, NAMES)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cocoop_tutorial import ZeroShotCLIP
-from cocoop_tutorial.checkpoints.official import load_official
+from cocoop_tutorial.models.official import load_official
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.text_encoder.encode import ENCODERS
 

@@ -93,7 +93,7 @@ def test_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
     before = (folder / FILE).read_bytes()
     assert in_process(run_on_full_disk, "CoOp", tmp_path / "data", folder, out, config) == 0
     kind, message = json.loads(out.read_text())
-    assert kind == "CheckpointError" and "free some space" in message and FILE in message
+    assert kind == "FileError" and "free some space" in message and FILE in message
     assert [f.name for f in folder.iterdir()] == [FILE]
     assert (folder / FILE).read_bytes() == before
     assert in_process(run, "CoOp", tmp_path / "data", folder, out, config) == 0

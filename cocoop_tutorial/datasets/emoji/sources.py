@@ -7,7 +7,6 @@ white) belongs to the same set. Pretraining and evaluation never share a house. 
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,9 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cocoop_tutorial.errors import MissingDataError
-
-PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-REPO_DATA = PACKAGE_ROOT.parent / "data"
+from cocoop_tutorial.files import REPO_DATA, cache_root
 
 
 @dataclass(frozen=True)
@@ -83,15 +80,6 @@ class Concept:
     keywords: tuple[str, ...]
     subgroup: str
     aliases: frozenset[str]
-
-
-def cache_root() -> Path:
-    """Folder of everything rendered: $COCOOP_CACHE, else data/cache of a clone, else ~/.cache."""
-    if chosen := os.environ.get("COCOOP_CACHE"):
-        return Path(chosen)
-    if (REPO_DATA / "package.json").exists():
-        return REPO_DATA / "cache"
-    return Path.home() / ".cache" / "cocoop_tutorial"
 
 
 def npm_folder() -> Path:

@@ -1,0 +1,86 @@
+"""What image features follow from: the tower's weights and structure, the transform, the machine.
+
+Whatever is computed from weights and kept is kept under these names. New weights, and weights that
+were changed in place by any of PyTorch's ways, therefore never meet what old ones gave.
+"""
+
+import itertools
+import re
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import PIL
+import torch
+import torchvision
+from open_clip.transform import MaybeConvertMode, MaybeToTensor
+from torch import Tensor, nn
+from torchvision import transforms as tv
+
+from cocoop_tutorial.clip.transforms import Transform
+from cocoop_tutorial.files import tensor_digest
+
+# Transforms that give the same pixels every time and whose repr names all of their settings.
+FIXED = (tv.Resize, tv.CenterCrop, tv.ToTensor, tv.Normalize, MaybeConvertMode, MaybeToTensor)
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+_digests: "WeakKeyDictionary[nn.Module, tuple[Any, str]]" = WeakKeyDictionary()
+
+
+def weights_digest(module: nn.Module) -> str:
+    """A digest of all weights of a module, computed again only after one has changed.
+
+    Args:
+        module: For example `clip.model.visual`.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    tensors = dict(itertools.chain(module.named_parameters(), module.named_buffers()))
+    now = {name: _fingerprint(value) for name, value in tensors.items()}
+    before, digest = _digests.get(module, (None, ""))
+    if before != now:
+        digest = tensor_digest(tensors)
+        _digests[module] = now, digest
+    return digest
+
+
+@torch.no_grad()
+def _fingerprint(value: Tensor) -> tuple[Any, ...]:
+    """What changes with the values: PyTorch counts changes in place, but not those to `.data`."""
+    version = 0 if value.is_inference() else value._version
+    total = value.view(INTEGERS[value.itemsize]).sum(dtype=torch.int64).item()
+    return value.data_ptr(), version, value.dtype, tuple(value.shape), total
+
+
+def structure(module: nn.Module) -> str:
+    """What a module computes besides its weights: activations, heads, epsilons ..."""
+    plain = (bool, int, float, str, tuple, type(None))
+    lines = []
+    for name, part in module.named_modules():
+        settings = {k: v for k, v in sorted(vars(part).items()) if isinstance(v, plain)}
+        lines.append(f"{name} {type(part).__qualname__} {settings}")
+    return "\n".join(lines)
+
+
+def describe_transform(transform: Transform) -> str | None:
+    """A transform in words, if it is fixed and they say all about it; else None."""
+    parts = getattr(transform, "transforms", None)
+    if type(transform) is not tv.Compose or not all(type(part) in FIXED for part in parts):
+        return None
+    text = repr(parts)
+    return None if re.search(r" at 0x[0-9a-f]+", text) else text
+
+
+def machine(device: torch.device) -> tuple[Any, ...]:
+    """What the last bits depend on: versions, processor, threads, and PyTorch's switches."""
+    cuda = device.type == "cuda"
+    return (
+        torch.__version__,
+        torchvision.__version__,
+        PIL.__version__,
+        torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability(),
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.allow_tf32,
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_autocast_enabled(device.type) and str(torch.get_autocast_dtype(device.type)),
+    )
