@@ -1,5 +1,6 @@
 """Figures of chapter 1: cosines, drawings by house, pretraining curves, answers, templates."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,13 +16,13 @@ from cocoop_tutorial.book.sheets import sheet
 from cocoop_tutorial.datasets.emoji import drawings, sources
 from cocoop_tutorial.evaluation.accuracy import Evaluation
 
-SEEN, UNSEEN = "#0072B2", "#D55E00"  # houses of the pretraining, and the others
+SEEN, UNSEEN = "#0072B2", "#D55E00"  # houses that pretraining saw, and the others
 Drawn = Image.Image
 
 
 @plt.rc_context(STYLE)
 def cosine_figure(images: Sequence[Drawn], texts: Sequence[str], cosines: Tensor) -> Figure:
-    """A table of cosines with an image over each column; each image's best text is framed.
+    """A table of cosines with an image above each column, and each image's best text framed.
 
     Colours compare the texts of one image, so each column has its own scale.
 
@@ -45,16 +46,16 @@ def cosine_figure(images: Sequence[Drawn], texts: Sequence[str], cosines: Tensor
     for x, y in enumerate(table.argmax(dim=0).tolist()):
         place = (x + 0.04, y + 0.06)
         ax.add_patch(plt.Rectangle(place, 0.92, 0.88, fill=False, linewidth=2.2, edgecolor=UNSEEN))
-    fig.set_dpi(200)  # it comes before the set-up cell, which makes the others sharp
+    fig.set_dpi(200)  # this figure comes before the set-up cell that makes the others sharp
     return fig
 
 
 @plt.rc_context(STYLE)
 def house_figure(concepts: Sequence[str], side: int = 64) -> Figure:
-    """The same concepts drawn by every set, the pretraining's on the left.
+    """The same concepts as drawn by every set, with the pretraining's sets on the left.
 
     Args:
-        concepts: Slugs, one a row.
+        concepts: Slugs, one per row.
         side: Pixels of a drawing.
     """
     packages = [p for role in ("pretrain", "evaluate") for p in _emoji_packages(role)]
@@ -87,7 +88,7 @@ def _drawing(package: str, slug: str, side: int) -> Drawn | None:
 
 
 def houses_by_role() -> dict[str, str]:
-    """The houses of each role, as a list in words; `pretrain` and `evaluate` share none."""
+    """The houses of each role as text, separated by commas; no house has two roles."""
     houses: dict[str, list[str]] = {}
     for package in sources.PACKAGES:
         names = houses.setdefault(package.role, [])
@@ -98,7 +99,7 @@ def houses_by_role() -> dict[str, str]:
 
 @plt.rc_context(STYLE)
 def pretraining_figure(data: Mapping[str, Any]) -> Figure:
-    """Loss and validation accuracy along a pretraining run; dotted: the bank, each later round.
+    """Loss and validation accuracy of a pretraining run; dotted: where the bank and rounds begin.
 
     Args:
         data: Of `results/pretrain_emoji_clip.json`.
@@ -120,7 +121,7 @@ def pretraining_figure(data: Mapping[str, Any]) -> Figure:
 
 
 def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[int]) -> Figure:
-    """Pictures with what the model called them, and the true name under a wrong answer.
+    """Pictures with the model's answers, and the true name under a wrong one.
 
     Args:
         result: An evaluation.
@@ -130,8 +131,9 @@ def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[
     captions = []
     for i in places:
         guess, truth = (result.classnames[k] for k in (result.predictions[i], result.labels[i]))
-        captions.append(guess if guess == truth else f"{guess}?\nno: {truth}")
-    return image_grid(images, captions, columns=6, size=1.0)
+        lines = [guess] if guess == truth else [f"{guess}?", f"no: {truth}"]
+        captions.append("\n".join(textwrap.fill(line, 18) for line in lines))
+    return image_grid(images, captions, columns=6, size=1.2)
 
 
 @plt.rc_context(STYLE)

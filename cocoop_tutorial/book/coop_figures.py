@@ -1,4 +1,4 @@
-"""The figures of chapters 3 and 4: where gradients flow, and who gains where."""
+"""The figures of chapters 3 and 4: where gradients flow, and which classes gain."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -28,7 +28,7 @@ HALVES = {"base": BASE, "new": NEW}
 
 
 def flow_figure() -> Figure:
-    """Forward in black, backward in orange: the gradient passes the text tower to the context."""
+    """Forward in black, backward in orange: the gradient goes through the text tower."""
     fig, ax = figure(figsize=(7.2, 3.1))
     ax.set(xlim=(0, 100), ylim=(-1, 44))
     ax.axis("off")
@@ -115,9 +115,8 @@ def gain_figure(gains: pd.DataFrame, places: Mapping[str, str], ylabel: str) -> 
     means = gains.groupby(["split", "dataset"])[list(HALVES)].mean()  # over seeds
     points = means.melt(ignore_index=False, var_name="half", value_name=ylabel).reset_index()
     drawn = {"data": points, "x": "split", "y": ylabel, "order": list(places), "ax": ax}
-    drawn |= {"hue": "half", "hue_order": list(HALVES), "palette": HALVES, "saturation": 1}
-    sns.barplot(**drawn, errorbar=None, alpha=0.45)
-    del drawn["saturation"]
+    drawn |= {"hue": "half", "hue_order": list(HALVES), "palette": HALVES}
+    sns.barplot(**drawn, errorbar=None, saturation=1, alpha=0.45)
     sns.swarmplot(**drawn, dodge=True, legend=False, edgecolor=LINE, linewidth=1)
     ax.axhline(0, color=LINE, linewidth=1)
     ax.set_xticks(range(len(places)), list(places.values()))
@@ -136,7 +135,7 @@ def curve_figure(rows: pd.DataFrame, methods: Sequence[str], places: Mapping[str
     """
     size = (7.6, 2.5 * len(places) + 0.3)
     fig, axes = figure(len(places), 2, figsize=size, sharex=True, sharey="row", squeeze=False)
-    means = rows.groupby(["method", "split", "seed", "epoch"])[list(HALVES)].mean()
+    means = rows.groupby(["method", "split", "seed", "epoch"], observed=True)[list(HALVES)].mean()
     change = means.drop("CLIP") - means.xs(("CLIP", 0), level=("method", "epoch"))
     change = change.reset_index("epoch")
     change["done"] = 100 * change.epoch / change.groupby("method").epoch.transform("max")

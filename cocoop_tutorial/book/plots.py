@@ -171,7 +171,7 @@ def bars(values: pd.DataFrame | Mapping[str, float], ylabel: str = "accuracy (%)
         for bar, error in zip(drawn, spread, strict=True):
             bar.set_hatch(style_of(method)[2])
             top = (bar.get_x() + bar.get_width() / 2, bar.get_height() + error)
-            ax.text(*top, f"{bar.get_height():.1f}", ha="center", va="bottom", fontsize=7)
+            ax.text(*top, f"{bar.get_height():.1f}", ha="center", va="bottom", fontsize=8)
     ax.set(xlabel="", ylabel=ylabel)
     if frame.shape[1] > 1:
         legend_above(ax, frame.shape[1])
@@ -205,8 +205,8 @@ def curves(
     """One line per method, with a band from the lowest to the highest of several seeds.
 
     Args:
-        lines: Method to values `[T]`, or `[S, T]` for S seeds.
-        x: The T places; None counts from 1.
+        lines: Method to values `[places]`, or `[seeds, places]` for several seeds.
+        x: The places; None counts from 1.
         xlabel: What runs along.
         ylabel: What is measured.
 
@@ -215,7 +215,7 @@ def curves(
     """
     fig, ax = figure()
     for method, values in lines.items():
-        runs = pd.DataFrame(np.atleast_2d(np.asarray(values, dtype=float)))  # [S, T]
+        runs = pd.DataFrame(np.atleast_2d(np.asarray(values, dtype=float)))  # [seeds, places]
         runs.columns = range(1, runs.shape[1] + 1) if x is None else x
         marker = style_of(method)[1] if runs.shape[1] <= 30 else None
         look = {"color": colour(method), "marker": marker, "mew": 0, "errorbar": RANGE}

@@ -23,7 +23,7 @@ from cocoop_tutorial.text_encoder.prompts import clean_name
 
 TYPED, OTHER = "#D55E00", "#0072B2"  # the class in the prompt, and the other classes
 SMALL_WORDS = frozenset("a an and in of on the with without".split())  # name no class
-Bar = tuple[str, float, bool]  # label, share from 0 to 1, whether it is to stand out
+Bar = tuple[str, float, bool]  # label, share from 0 to 1, whether to highlight it
 
 
 def words_of(text: str) -> list[str]:
@@ -50,26 +50,6 @@ def find_class(text: str, names: Sequence[str]) -> int | None:
         if found and score > best:
             best, chosen = score, i
     return chosen
-
-
-def nearest_template(text: str, name: str, templates: Sequence[str]) -> int:
-    """The template that shares the most words with a text, not counting the class name's words.
-
-    Args:
-        text: What a reader typed.
-        name: The class name in it, or "".
-        templates: Texts with one `{}`.
-
-    Returns:
-        A position in `templates`: the first of those that are equally near.
-    """
-    rest = set(words_of(text)) - set(words_of(name))
-
-    def overlap(template: str) -> float:
-        own = set(words_of(template))
-        return 2 * len(own & rest) / (len(own) + len(rest)) if own or rest else 1.0
-
-    return max(range(len(templates)), key=lambda i: overlap(templates[i]))
 
 
 def to_bytes(features: Tensor) -> str:
@@ -128,7 +108,7 @@ def _content(
     """What the page's script computes with."""
     model = next(iter(models.values()))
     features, labels = image_features(model.clip, split)
-    weights = torch.cat([m.weights for m in models.values()])  # [T * K, E]
+    weights = torch.cat([m.weights for m in models.values()])  # [templates * K, E]
     right = [m.logits_from_features(features).argmax(dim=1) == labels for m in models.values()]
     return {
         "names": [clean_name(name) for name in model.classnames],
@@ -235,7 +215,7 @@ def template_of(text: str, name: str) -> str | None:
 
 
 def _shares(model: ZeroShotCLIP, feature: Tensor, extra: list[str]) -> Tensor:
-    """Probabilities `[K + X]` of the classes and of X more texts."""
+    """Probabilities `[K + extra]` of the classes and of the extra texts."""
     weights = model.weights
     if extra:
         weights = torch.cat([weights, model.clip.encode_text(extra).to(weights.dtype)])

@@ -1,4 +1,4 @@
-"""Contact sheets: small pictures in rows, to see at a glance what a split holds (chapter 2)."""
+"""Contact sheets: small pictures in rows that show at a glance what a split holds (chapter 2)."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def sheet(
     """Lays pictures out in rows on white.
 
     Args:
-        rows: Pictures of any size; None leaves a place empty.
+        rows: Pictures of any size; None leaves its place empty.
         side: Width and height of a place, in pixels.
         gap: Pixels between two places.
         empty: Colour of an empty place.
@@ -55,7 +55,7 @@ def of_class(split: Split, label: int, limit: int | None = None) -> list[Image.I
 def split_sheet(
     split: Split, labels: Sequence[int], columns: int, side: int = SIDE, empty: str = "white"
 ) -> Image.Image:
-    """One row a class, with its first images; rows that have fewer are left open.
+    """One row per class with its first images; the places of missing images stay empty.
 
     Args:
         split: Where the images come from.
@@ -78,10 +78,10 @@ def protocol_figure(
     new: Sequence[str],
     columns: tuple[int, int, int] = (8, 2, 4),
 ) -> Figure:
-    """What a model sees of a few classes: shots, val and test of base, test alone of new.
+    """What a model sees of a few classes: shots, val and test of base, only test of new.
 
     Args:
-        data: A data set with few shots in `train`, not yet split in base and new.
+        data: A dataset with few shots in `train`, not yet split into base and new.
         base: Some class names of the first half.
         new: Some class names of the second half.
         columns: Pictures to show of train, val and test.

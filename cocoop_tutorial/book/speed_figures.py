@@ -88,7 +88,7 @@ def _draw_rows(ax: Axes, rows: Sequence[SquareRow], widest: int) -> None:
 
 
 def gradient_figure() -> Figure:
-    """What a linear layer computes forward, and the two products of backward."""
+    """What a linear layer computes in the forward pass, and the two products of backward."""
     fig, ax = figure(figsize=(7.2, 2.2))
     ax.set(xlim=(0, 100), ylim=(0, 30))
     ax.axis("off")
@@ -110,7 +110,7 @@ def gradient_figure() -> Figure:
 
 
 def trie_figure(words: Sequence[Sequence[str]]) -> Figure:
-    """Names as paths of tokens; equal beginnings are drawn once.
+    """Names as paths of tokens, with equal beginnings drawn once.
 
     Args:
         words: For each name its tokens as text.
@@ -135,7 +135,7 @@ def trie_figure(words: Sequence[Sequence[str]]) -> Figure:
 
 
 def ladder_figure(frame: pd.DataFrame) -> Figure:
-    """The operations that are left after each saving, as bars.
+    """The operations that remain after each saving, as bars.
 
     Args:
         frame: From `ladder`.
@@ -179,8 +179,8 @@ def roofline_figure(points: pd.DataFrame, peak: float, bandwidth: float) -> Figu
 
     Args:
         points: From `product_points`.
-        peak: Operations a second of large products.
-        bandwidth: Bytes a second of a large copy.
+        peak: Operations per second in large products.
+        bandwidth: Bytes per second in a large copy.
     """
     fig, ax = figure(figsize=(6.4, 3.6))
     low, high = points.intensity.min() / 2, points.intensity.max() * 2
@@ -199,11 +199,11 @@ def roofline_figure(points: pd.DataFrame, peak: float, bandwidth: float) -> Figu
 
 
 def gain_figure(counted: pd.Series, timed: dict[str, pd.Series]) -> Figure:
-    """How many times less the packed encoder takes: counted, and measured where it was.
+    """How many times less the packed encoder needs: counted, and measured where a time exists.
 
     Args:
         counted: Factors by (classes, images).
-        timed: What was measured to its factors, with the same index; may be empty.
+        timed: What was measured -> its factors, with the same index; may be empty.
     """
     fig, ax = figure(figsize=(6.6, 3.4))
     name = "operations, counted"
@@ -217,7 +217,7 @@ def gain_figure(counted: pd.Series, timed: dict[str, pd.Series]) -> Figure:
     marks = {"markers": ["o", "^", "s"][: len(timed)], "markersize": 5, "markeredgewidth": 0}
     marks |= {"dodge": 0.5, "palette": [PACKED, "#D55E00", "#009E73"][: len(timed)]}
     sns.pointplot(table[table.what != name], **marks, **look)
-    ax.tick_params(axis="x", labelsize=7)
+    ax.tick_params(axis="x", labelsize=8)
     log_scales(ax, "y")
     ax.set(xlabel="", ylim=(table.factor.min() / 1.5, None), ylabel="published over packed")
     ax.set_yticks([10, 20, 50, 100, 200])

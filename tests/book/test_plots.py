@@ -1,4 +1,4 @@
-"""Figures: legible on any background, one colour a method, nothing lost."""
+"""Figures: legible on any background, one colour per method, no value missing."""
 
 import io
 from itertools import combinations
@@ -15,6 +15,8 @@ from PIL import Image
 
 from cocoop_tutorial import Evaluation
 from cocoop_tutorial.book import plots
+from cocoop_tutorial.book.clip_figures import template_figure
+from cocoop_tutorial.book.coop_figures import class_page
 
 mpl.use("Agg")
 
@@ -151,7 +153,10 @@ def test_class_names_are_drawn_as_they_are() -> None:
     names = ["a$b", "$x^", r"$\frac$", "{{ 7 * 7 }}"]
     grid = plots.image_grid([Image.new("RGB", (8, 8), "red")] * 4, names)
     bars = plots.bars(pd.DataFrame({"CLIP": [1.0, 2, 3, 4]}, index=names))
-    for figure in (grid, bars):
+    templates = template_figure(dict.fromkeys(names, 1.0), {"$": 2.0})
+    for figure in (grid, bars, templates):
         pixels(figure)  # formulas are read when the figure is drawn
+    values = pd.Series([1.0, 2, 3, 4], index=names)
+    assert class_page(values, values[::-1], "base", 1).startswith("<img")
     assert [ax.get_title() for ax in grid.axes] == names
     assert [label.get_text() for label in bars.axes[0].get_xticklabels()] == names

@@ -33,16 +33,17 @@ def check_draw(draw: Draw) -> None:
             "A class with fewer images than shots keeps them all."
         )
         assert list(train) == wanted.train.samples, (
-            f"Case {case}: right numbers, other images. Make one random.Random(seed), and go "
-            "through the classes in the order in which the list first shows them."
+            f"Case {case}: the numbers are right, but the images are not. Make one "
+            "random.Random(seed), and go through the classes in the order in which the list "
+            "first shows them."
         )
         size = min(shots, 4)
         assert len(val) == 3 * size, (
-            f"Case {case}: val has {len(val)} images, not {3 * size}: min(shots, 4) a class."
+            f"Case {case}: val has {len(val)} images, not {3 * size}: min(shots, 4) per class."
         )
         assert list(val) == wanted.val.samples, (
-            f"Case {case}: train is right, val is not. Go on with the same generator, do not "
-            "start a new one."
+            f"Case {case}: train is right, but val is not. Continue with the same generator "
+            "instead of starting a new one."
         )
     print("passed: three draws, one of them with a class that is too small")
 
