@@ -21,7 +21,7 @@ import torch
 from benchmarks.interleaved import KINDS, Contender, differences, earlier_cells
 from benchmarks.text_encoder import SEED, Size, contenders, size
 from cocoop_tutorial import load_clip
-from cocoop_tutorial.allocator import GIVE_BACK, keep_freed_memory
+from cocoop_tutorial.allocator import DEFAULT, KEEP, keep_freed_memory, set_thresholds
 from cocoop_tutorial.book.speed_results import AS_IT_IS
 from cocoop_tutorial.measure import Times, seconds
 from cocoop_tutorial.results import save_result
@@ -67,14 +67,14 @@ class Switch:
         self.facts["first_seconds"] = sum(times.pop() for times in self.times.values() if times)
 
 
-def switches(device: str, compiler: str) -> dict[str, Change]:
+def switches(device: str, compiler: str, keeps: bool) -> dict[str, Change]:
     """Name to what it changes in the library, without bf16, which is another backbone."""
     swapped = {"ExplicitAttention": FusedAttention, "FusedAttention": ExplicitAttention}
     found: dict[str, Change] = {
         AS_IT_IS: contextlib.nullcontext,
         "the other attention": lambda: patch.multiple(packed_attention, **swapped),
     }
-    if device == "cpu" and keep_freed_memory():
+    if device == "cpu" and keeps:
         found["freed memory given back"] = given_back
     if device == "cpu" and packed_tower.ONEDNN:
         found["the other matrix library"] = lambda: patch.object(packed_tower, "ONEDNN", False)
@@ -88,11 +88,11 @@ def switches(device: str, compiler: str) -> dict[str, Change]:
 @contextlib.contextmanager
 def given_back() -> Iterator[None]:
     """Lets the C library give freed memory back at once, as without `keep_freed_memory`."""
-    keep_freed_memory(GIVE_BACK)
+    set_thresholds(DEFAULT)
     try:
         yield
     finally:
-        keep_freed_memory()
+        set_thresholds(KEEP)
 
 
 @contextlib.contextmanager
@@ -158,12 +158,17 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measures the sizes that are missing and saves after each."""
+    """Reads the options and measures."""
     options = arguments()
+    with keep_freed_memory() as keeps:
+        measure(options, switches(options.device, options.compiler, keeps))
+
+
+def measure(options: argparse.Namespace, changes: dict[str, Change]) -> None:
+    """Measures the sizes that are missing and saves after each."""
     name = f"bench_switches_{options.device}"
     cells = earlier_cells(name, options, "backbone")
     done = {(cell["classes"], cell["images"]) for cell in cells}
-    changes = switches(options.device, options.compiler)
     for where in options.only:
         if where in done:
             continue

@@ -201,6 +201,7 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+@keep_freed_memory()  # as training does, for all alike
 def main() -> None:
     """Measures what is missing and saves after each cell."""
     options, start = arguments(), time.monotonic()
@@ -212,7 +213,6 @@ def main() -> None:
     done = {(cell["classes"], cell["images"]) for cell in cells}
     left = [size for size in sizes if size not in done]
     clip = load_clip(options.backbone, device=options.device, precision=options.precision)
-    keep_freed_memory()  # as training does, for all alike
     while left:
         spent = time.monotonic() - start
         if cells and spent + cell_seconds(left[0], cells, options) > 60 * options.minutes:

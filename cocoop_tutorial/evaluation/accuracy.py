@@ -1,5 +1,6 @@
 """Accuracy of a model on a split, and the harmonic mean of two (chapters 1 and 2)."""
 
+import contextlib
 from dataclasses import dataclass
 
 import pandas as pd
@@ -80,7 +81,8 @@ def evaluate(
 
     Args:
         model: `ZeroShotCLIP`, `CoOp` or `CoCoOp`: whatever has `.clip`, `.classnames` and
-            `logits_from_features`.
+            `logits_from_features`. If it also has `encode_once`, prompts that do not depend on
+            the image are encoded once, not once per batch.
         data: Its class names must be the model's.
         split: "train", "val", "test", or a `Split`.
         batch_size: Images in one call of `logits_from_features`; the official code has 100.
@@ -102,14 +104,15 @@ def evaluate(
     with memory_advice(f"Lower feature_batch (now {feature_batch})."):
         features, _ = image_features(model.clip, mine, transform, feature_batch)
     training = model.training
+    encode_once = getattr(model, "encode_once", contextlib.nullcontext)
     model.eval()
     try:
-        with memory_advice(f"Lower batch_size (now {batch_size}) of evaluate."):
+        with memory_advice(f"Lower batch_size (now {batch_size}) of evaluate."), encode_once():
             batches = features.split(batch_size)
-            parts = [model.logits_from_features(f).float() for f in batches]
+            logits = torch.cat([model.logits_from_features(f).float() for f in batches])
     finally:
         model.train(training)
-    logits = distributed.gather_rows(torch.cat(parts), len(part)).cpu()
+    logits = distributed.gather_rows(logits, len(part)).cpu()
     return Evaluation(logits, torch.tensor(part.labels), list(data.classnames))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.models.meta_net import MetaNet
 from cocoop_tutorial.models.prompt_learner import PromptLearner
-from cocoop_tutorial.text_encoder.encode import DEFAULT_ENCODER, encode_prompts
+from cocoop_tutorial.text_encoder.encode import DEFAULT_ENCODER
 
 
 class CoCoOp(PromptLearner):
@@ -17,6 +17,9 @@ class CoCoOp(PromptLearner):
 
     CoCoOp (2203.05557), section 3.2. Introduced in chapter 4.
     """
+
+    image_conditioned = True
+    can_be_recorded = True
 
     def __init__(
         self,
@@ -86,7 +89,7 @@ class CoCoOp(PromptLearner):
             `[B, K, E]`, L2-normalised.
         """
         context = self.conditional_context(features).unsqueeze(1)  # [B, 1, M, D]
-        return encode_prompts(self.clip, context, self.prompts, self.encoder)
+        return self.encode(context)
 
     def logits_from_features(self, features: Tensor) -> Tensor:
         """Scores image features.

@@ -63,9 +63,23 @@ class Batch:
     weights: Tensor
     size: int
 
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What `Objective` takes."""
+        return self.features, self.labels, self.weights
+
+    def split(self, images: int | None) -> list["Batch"]:
+        """Micro-batches of so many images each; None keeps all in one."""
+        pieces = zip(*(x.split(images or len(x)) for x in self.inputs), strict=True)
+        return [Batch(*piece, self.size) for piece in pieces]
+
 
 class FeatureSource:
-    """Gives each step its image features, computed in large batches."""
+    """Gives each step its image features, computed in large batches.
+
+    Attributes:
+        n_steps: Steps per epoch.
+    """
 
     def __init__(self, clip: FrozenCLIP, split: Split, config: TrainConfig) -> None:
         """Computes all features now, if the transform is fixed; else looks at every image once.
@@ -84,6 +98,7 @@ class FeatureSource:
             raise DataError("There are no images to train on.")
         self.clip, self.split, self.config = clip, split, config
         self.labels = torch.tensor(split.labels, device=clip.device)
+        self.n_steps = len(epoch_batches(len(split), 0, config))
         self.table = self._all_features() if config.transform == "test" else None
         if self.table is None:  # a broken image would stop the first epoch in the middle
             check_images(Dataset("training", [], split, Split(), Split()))

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
+from small_clips import count_encoder_calls
 from torch.nn import functional as F
 from train_jobs import (
     NAMES,
@@ -40,9 +41,9 @@ from cocoop_tutorial import (
 )
 from cocoop_tutorial.errors import DataError, TrainingError, UnknownNameError
 from cocoop_tutorial.models.prompt_learner import PromptLearner
-from cocoop_tutorial.training.batches import FeatureSource, epoch_batches
-from cocoop_tutorial.training.loop import learning_rate
-from cocoop_tutorial.training.step import Stepper, new_state
+from cocoop_tutorial.training.batches import Batch, FeatureSource, epoch_batches
+from cocoop_tutorial.training.loop import Run, learning_rate
+from cocoop_tutorial.training.step import advice
 
 QUICK = TrainConfig(epochs=2, batch_size=4, lr=0.1)
 
@@ -138,14 +139,54 @@ def test_it_learns(method: type[PromptLearner]) -> None:
     assert list(history.epoch) == list(range(1, 7)) and set(history.images) == {48}
 
 
+@pytest.mark.parametrize("method", ["CoOp", "CoCoOp"])
 @pytest.mark.parametrize("micro_batch", [1, 3, 4, 100])
-def test_micro_batches_take_the_same_step(micro_batch: int, data: Dataset) -> None:
-    whole, parts = make_model("CoCoOp"), make_model("CoCoOp")
+def test_micro_batches_take_the_same_step(micro_batch: int, method: str, data: Dataset) -> None:
+    whole, parts = make_model(method), make_model(method)
     one = train(whole, data, QUICK)
     other = train(parts, data, replace(QUICK, micro_batch=micro_batch))
     for name, value in parts.prompt_state().items():
         torch.testing.assert_close(value, whole.prompt_state()[name], rtol=1e-4, atol=1e-6)
     assert list(other.loss) == pytest.approx(list(one.loss), rel=1e-5)
+
+
+def test_micro_batches_share_one_pass_through_the_text_tower(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = count_encoder_calls(monkeypatch)
+    for micro_batch in (1, 3, None):
+        train(make_model("CoOp"), data, replace(QUICK, micro_batch=micro_batch))
+        assert calls == ["packed"] * 6, "once per step: two epochs of three steps"
+        calls.clear()
+
+
+class Noisy(CoOp):
+    """A learner of the user's own: what CoOp says of itself need not hold for it."""
+
+    def text_features(self) -> torch.Tensor:
+        return self.encode((self.ctx + torch.randn(self.ctx.shape))[None, None])[0]
+
+
+def test_a_subclass_says_anew_what_it_can() -> None:
+    assert CoCoOp.image_conditioned and not CoOp.image_conditioned
+    assert CoOp.can_be_recorded and CoCoOp.can_be_recorded
+    assert Noisy.image_conditioned and not Noisy.can_be_recorded
+    model = Noisy(make_model("CoOp").clip, NAMES, 2)
+    with model.encode_once():
+        assert not torch.equal(model.text_features(), model.text_features())
+
+
+def test_the_way_out_of_memory_fits_the_method() -> None:
+    batch = Batch(torch.zeros(8, 48), torch.zeros(8), torch.ones(8), 8)
+    for method, encoder, micro_batch, words in (
+        ("CoCoOp", "packed", None, "Set micro_batch=4 (now 8)"),
+        ("CoCoOp", "packed", 1, "One image with 3 classes does not fit"),
+        ("CoOp", "packed", None, "The prompts of 3 classes do not fit: load the backbone in half"),
+        ("CoOp", "reference", 1, "The prompts of 3 classes do not fit: use encoder='packed'"),
+    ):
+        model = make_model(method)
+        model.encoder = encoder
+        assert advice(model, replace(QUICK, micro_batch=micro_batch), batch).startswith(words)
 
 
 def test_the_papers_numbers_are_the_default() -> None:
@@ -224,14 +265,13 @@ def test_half_precision_learns_nearly_the_same(precision: str, device: str, data
 def test_scaled_loss_backs_off_until_gradients_fit(data: Dataset) -> None:
     model = make_model("CoCoOp", precision="fp16")
     config = QUICK.resolved("CoCoOp", "fp16")
-    state = new_state(model, config)
-    step, before = Stepper(model, config, state), model.prompt_state()
-    batch = next(iter(FeatureSource(model.clip, data.train, config).steps(0)))
-    step(batch)
-    state.scaler.update(2.0**40)  # overflows in fp16
+    run, before = Run(model, data, config, None), model.prompt_state()
+    batch = next(iter(run.source.steps(0)))
+    run.step(batch)
+    run.scaler.update(2.0**40)  # overflows in fp16
     for _ in range(40):
-        step(batch)
-    assert state.scaler.get_scale() < 2.0**40
+        run.step(batch)
+    assert run.scaler.get_scale() < 2.0**40
     after = model.prompt_state()
     assert all(value.isfinite().all() for value in after.values())
     assert any(not torch.equal(after[name], before[name]) for name in after)
