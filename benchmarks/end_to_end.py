@@ -33,9 +33,8 @@ from cocoop_tutorial.datasets import images
 from cocoop_tutorial.errors import MissingDataError
 from cocoop_tutorial.measure import synchronize
 from cocoop_tutorial.results import save_result
-from cocoop_tutorial.training import batches as train_features
+from cocoop_tutorial.training import features as train_features
 from cocoop_tutorial.training import loop as training
-from cocoop_tutorial.training import step as train_step
 from cocoop_tutorial.training.cuda_graph import RecordedPass
 
 SEED = 1
@@ -122,7 +121,7 @@ class Stopwatch:
             for part, place, name in (
                 ("checking images", train_features, "check_images"),
                 ("image tower", FrozenCLIP, "encode_image"),
-                ("text tower, forward", train_step.Objective, "forward"),
+                ("text tower, forward", training.Objective, "forward"),
                 ("text tower, backward", torch.Tensor, "backward"),
                 ("text tower, replayed", RecordedPass, "__call__"),
                 ("optimiser", torch.optim.SGD, "step"),

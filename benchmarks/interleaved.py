@@ -20,7 +20,7 @@ from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.results import provenance
 from cocoop_tutorial.text_encoder.cost import text_operations, text_tokens
 from cocoop_tutorial.training.cuda_graph import RecordedPass
-from cocoop_tutorial.training.step import Objective
+from cocoop_tutorial.training.loop import Objective
 
 KINDS = ("train", "inference")
 LONG = 20.0  # seconds: a step this long needs no warming up, and its first run is timed

@@ -1,5 +1,6 @@
 """`TrainConfig`: how to train, and the papers' learning rate (chapter 3)."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -138,3 +139,8 @@ def learning_rate(epoch: int, config: TrainConfig) -> float:
         return config.warmup_lr
     turn = math.pi * (epoch - config.warmup_epochs) / config.epochs
     return config.lr * (1 + math.cos(turn)) / 2
+
+
+def draw_seed(*what: int) -> int:
+    """A seed from numbers that say what is drawn: different numbers, unrelated draws."""
+    return int.from_bytes(hashlib.blake2b(repr(what).encode(), digest_size=8).digest()) >> 1

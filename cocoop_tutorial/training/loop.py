@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cocoop_tutorial import distributed
 from cocoop_tutorial.allocator import keep_freed_memory
@@ -13,13 +14,12 @@ from cocoop_tutorial.datasets.splits import Dataset, check_names
 from cocoop_tutorial.errors import TrainingError, memory_advice
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.text_encoder.packed.memory import fixed_budget
-from cocoop_tutorial.training.batches import Batch, FeatureSource, draw_seed
-from cocoop_tutorial.training.config import TrainConfig, learning_rate
+from cocoop_tutorial.training.batches import Batch, BatchSource
+from cocoop_tutorial.training.config import TrainConfig, draw_seed, learning_rate
 from cocoop_tutorial.training.cuda_graph import RecordedSteps
 from cocoop_tutorial.training.history import History
 from cocoop_tutorial.training.state import identity, load_state, save_state
 from cocoop_tutorial.training.step import (
-    Objective,
     advice,
     check_processes,
     exchange,
@@ -92,7 +92,7 @@ class Run:
             folder: Where to keep a checkpoint.
         """
         self.model, self.config, self.folder = model, config, folder
-        self.source = FeatureSource(model.clip, data.train, config)
+        self.source = BatchSource(model.clip, data.train, config)
         self.state = new_state(model, config)
         self.optimizer, self.scaler = self.state.optimizer, self.state.scaler
         self.identity = identity(model, data, config)
@@ -101,7 +101,7 @@ class Run:
         self.history = History(
             type(model).__name__, self.state, config, self.source.n_steps, folder
         )
-        self.objective = share_gradients(Objective(model, config.precision))
+        self.objective = share_gradients(Objective(model, config.precision), model.clip.device)
         self.recorded = RecordedSteps(model, config, self.objective, self.backward)
 
     def to_the_end(self, on_epoch_end: OnEpochEnd | None) -> pd.DataFrame:
@@ -165,3 +165,31 @@ class Run:
         """Writes a checkpoint, if there is a folder for it."""
         if self.folder and distributed.is_main():
             save_state(self.state, self.folder, self.identity)
+
+
+class Objective(nn.Module):
+    """Features and labels to the loss: what DistributedDataParallel wraps."""
+
+    def __init__(self, model: PromptLearner, precision: str) -> None:
+        super().__init__()
+        self.model, self.mixed = model, precision == "amp"
+        # On CPUs half precision is bfloat16's business; on GPUs fp16 is the fast one everywhere.
+        self.half = torch.float16 if model.clip.device.type == "cuda" else torch.bfloat16
+
+    def forward(self, features: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over the images that count.
+
+        Args:
+            features: `[b, E]`.
+            labels: `[b]`.
+            weights: `[b]`, 1 or 0.
+
+        Returns:
+            The sum of cross-entropies, and `[2]`: the same without gradient, and the number of
+            correct images.
+        """
+        with torch.autocast(features.device.type, self.half, enabled=self.mixed):
+            logits = self.model.logits_from_features(features).float()  # [b, K]
+        loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum()
+        correct = ((logits.argmax(dim=1) == labels) * weights).sum()
+        return loss, torch.stack([loss.detach(), correct])

@@ -5,9 +5,8 @@ import os
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.amp import GradScaler
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from cocoop_tutorial import distributed
@@ -52,34 +51,6 @@ def training_mode(model: nn.Module) -> Iterator[None]:
         model.train(before)
 
 
-class Objective(nn.Module):
-    """Features and labels to the loss: what DistributedDataParallel wraps."""
-
-    def __init__(self, model: PromptLearner, precision: str) -> None:
-        super().__init__()
-        self.model, self.mixed = model, precision == "amp"
-        # On CPUs half precision is bfloat16's business; on GPUs fp16 is the fast one everywhere.
-        self.half = torch.float16 if model.clip.device.type == "cuda" else torch.bfloat16
-
-    def forward(self, features: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums over the images that count.
-
-        Args:
-            features: `[b, E]`.
-            labels: `[b]`.
-            weights: `[b]`, 1 or 0.
-
-        Returns:
-            The sum of cross-entropies, and `[2]`: the same without gradient, and the number of
-            correct images.
-        """
-        with torch.autocast(features.device.type, self.half, enabled=self.mixed):
-            logits = self.model.logits_from_features(features).float()  # [b, K]
-        loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum()
-        correct = ((logits.argmax(dim=1) == labels) * weights).sum()
-        return loss, torch.stack([loss.detach(), correct])
-
-
 def new_state(model: PromptLearner, config: TrainConfig) -> TrainState:
     """The official optimiser (no dampening, no Nesterov), and a scaler where products are fp16.
 
@@ -114,11 +85,10 @@ def steady_budget(device: torch.device) -> int:
     return 2 ** (budget[0].bit_length() - 1)
 
 
-def share_gradients(objective: Objective) -> nn.Module:
+def share_gradients(objective: nn.Module, device: torch.device) -> nn.Module:
     """Lets the processes of a run, if there are several, average their gradients."""
     if not distributed.active():
         return objective
-    device = objective.model.clip.device
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(objective, device_ids=ids, broadcast_buffers=False)
 

@@ -41,7 +41,7 @@ from cocoop_tutorial import (
 )
 from cocoop_tutorial.errors import DataError, TrainingError, UnknownNameError
 from cocoop_tutorial.models.prompt_learner import PromptLearner
-from cocoop_tutorial.training.batches import Batch, FeatureSource, epoch_batches
+from cocoop_tutorial.training.batches import Batch, BatchSource, epoch_batches
 from cocoop_tutorial.training.loop import Run, learning_rate
 from cocoop_tutorial.training.step import advice
 
@@ -229,7 +229,7 @@ def test_random_crops_are_new_in_every_epoch_and_the_same_in_any_block(data: Dat
 
     def epochs(block: int) -> list[torch.Tensor]:
         config = replace(QUICK, transform="train", feature_batch=block, batch_size=15)
-        source = FeatureSource(clip, data.train, config)
+        source = BatchSource(clip, data.train, config)
         order = [epoch_batches(15, e, config)[0] for e in (0, 1)]
         rows = [next(iter(source.steps(e))).features for e in (0, 1)]
         return [r[torch.tensor(o).argsort()] for r, o in zip(rows, order, strict=True)]
@@ -238,7 +238,7 @@ def test_random_crops_are_new_in_every_epoch_and_the_same_in_any_block(data: Dat
     assert (one[0] - one[1]).abs().max() > 1e-3
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-    fixed = FeatureSource(clip, data.train, QUICK)
+    fixed = BatchSource(clip, data.train, QUICK)
     for batch, again in zip(fixed.steps(0), fixed.steps(0), strict=True):
         assert torch.equal(batch.features, again.features)
         assert torch.equal(batch.features.norm(dim=1).round(decimals=5), torch.ones(4))
