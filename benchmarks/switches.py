@@ -108,8 +108,8 @@ def tf32() -> Iterator[None]:
 
 def compiled(**options: Any) -> Change:
     """Compiles the function that holds all seven steps."""
-    function = torch.compile(packed.encode_names, **options)
-    return lambda: patch.object(packed, "encode_names", function)
+    function = torch.compile(packed.encode_classes, **options)
+    return lambda: patch.object(packed, "encode_classes", function)
 
 
 def measure_size(

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's numbers for mallopt
 GIB = 1024**3
 KEEP = {MMAP_THRESHOLD: GIB, TRIM_THRESHOLD: 2 * GIB - 1}
-# glibc's thresholds cannot be read, and begin to follow the sizes of freed pieces until they reach
-# these limits. Freeing pieces as large as a training step's, they end here by themselves.
+# glibc's thresholds cannot be read. By default they follow the sizes of freed pieces up to these
+# limits, which they reach by themselves when pieces as large as a training step's are freed.
 DEFAULT = {MMAP_THRESHOLD: GIB // 32, TRIM_THRESHOLD: GIB // 16}
 
 

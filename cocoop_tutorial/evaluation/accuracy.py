@@ -48,7 +48,7 @@ class Evaluation:
 
     @property
     def per_class(self) -> pd.Series:
-        """Accuracy in percent, one row a class; not-a-number where a class has no image."""
+        """Accuracy in percent, one row per class; not-a-number where a class has no image."""
         means = pd.Series(self.correct.numpy()).groupby(self.labels.numpy()).mean() * 100
         values = means.reindex(range(len(self.classnames))).to_numpy(dtype=float)
         return pd.Series(values, index=pd.Index(self.classnames, name="class"), name="accuracy")

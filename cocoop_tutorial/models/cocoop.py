@@ -71,8 +71,8 @@ class CoCoOp(PromptLearner):
             classnames: K names.
             n_ctx: M; None takes the number of tokens in `ctx_init`.
             ctx_init: First words of the context; None draws it at random.
-            separate_meta_nets: M networks, one for each context vector: the road the paper did
-                not take, since it costs M times the parameters (section 3.2).
+            separate_meta_nets: M networks, one for each context vector. The paper decided against
+                this because it needs M times the parameters (section 3.2).
             encoder: The text encoder; see `encode_prompts`.
             allow_duplicates: Two classes may share a name.
 

@@ -29,7 +29,7 @@ class PromptLearner(nn.Module, HubMixin, ABC):
         clip: The frozen backbone.
         prompts: The class names as tokens.
         ctx: `[M, D]`, or `[K, M, D]` if each class has its own: the learned context.
-        ctx_init: The words that it began as, if any.
+        ctx_init: The words that it started from, if any.
         encoder: The text encoder; see `encode_prompts`. May be changed at any time.
     """
 
@@ -137,7 +137,8 @@ class PromptLearner(nn.Module, HubMixin, ABC):
             text: `[K, E]`, or `[B, K, E]` if each image has a classifier of its own; normalised.
 
         Returns:
-            `[B, K]`, in the parameters' precision: half precision would round logits to ties.
+            `[B, K]`, in the parameters' precision, because half precision would make some logits
+            equal.
         """
         with torch.autocast(features.device.type, enabled=False):
             features, text = features.to(self.ctx.dtype), text.to(self.ctx.dtype)
@@ -183,7 +184,7 @@ class PromptLearner(nn.Module, HubMixin, ABC):
         return other
 
     def prompt_parameters(self) -> dict[str, nn.Parameter]:
-        """What trains, under the official names: "ctx", "meta_net.linear1.weight" ..."""
+        """What trains, by its official names: "ctx", "meta_net.linear1.weight" ..."""
         return {n: p for n, p in self.named_parameters() if not n.startswith("clip.")}
 
     def prompt_state(self) -> dict[str, Tensor]:

@@ -10,10 +10,10 @@ from cocoop_tutorial.errors import DataError
 
 
 class Prototypes(nn.Module):
-    """One mean image feature a class; an image goes to the nearest.
+    """One mean image feature per class; an image belongs to the nearest one.
 
-    Prototypical networks (1703.05175), on a backbone that is not trained. It reads no class name,
-    so it has nothing to say about a class without shots. Introduced in chapter 2.
+    Prototypical networks (1703.05175), on a backbone that is not trained. They read no class names,
+    so they cannot recognise a class without shots. Introduced in chapter 2.
     """
 
     weights: Tensor
@@ -34,7 +34,7 @@ class Prototypes(nn.Module):
         """
         super().__init__()
         self.clip, self.classnames = clip, list(classnames)
-        features = features.float()  # in half precision, sums and ties would be rounded
+        features = features.float()  # half precision would round the sums
         members = F.one_hot(labels, len(self.classnames)).to(features.dtype)  # [N, K]
         missing = (members.sum(dim=0) == 0).nonzero().flatten().tolist()
         if missing:
@@ -42,7 +42,7 @@ class Prototypes(nn.Module):
                 f"{self.classnames[missing[0]]!r} has no training image, so it has no prototype. "
                 "Draw shots for every class."
             )
-        # The sum points where the mean points, and only the direction counts.
+        # The sum has the direction of the mean, and only the direction counts.
         self.register_buffer("weights", F.normalize(members.T @ features, dim=-1))  # [K, E]
 
     def forward(self, images: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class ZeroShotCLIP(nn.Module):
             raise PromptError("The list of templates is empty. Give at least one.")
         features = [clip.encode_text(fill_template(t, self.classnames)) for t in templates]
         mean = torch.stack(features).mean(dim=0)  # [K, E]
-        # At least float32: in half precision, logits near 25 would be rounded to ties.
+        # At least float32: half precision would make some logits near 25 equal.
         mean = mean.to(torch.promote_types(mean.dtype, torch.float32))
         weights = F.normalize(mean, dim=-1)
         self.register_buffer("weights", weights, persistent=False)

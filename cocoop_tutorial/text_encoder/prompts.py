@@ -1,4 +1,4 @@
-"""Class names become prompts: "{context} {name}.", with places for a learned context (chapter 3).
+"""Class names become prompts: "{context} {name}.", with a learned context (chapter 3).
 
 Notation: K classes, M context tokens, T = the tower's context length, D = text width.
 """
@@ -68,7 +68,7 @@ def fill_template(template: str, classnames: Sequence[str]) -> list[str]:
     """
     try:
         fields = [rest for _, *rest in string.Formatter().parse(template) if rest[0] is not None]
-    except ValueError:  # a lonely brace
+    except ValueError:  # a single brace
         fields = []
     if fields != [["", "", None]]:  # name, format, conversion
         raise PromptError(
@@ -85,13 +85,14 @@ def initial_context(
 
     Args:
         clip: The backbone.
-        n_ctx: M; None means as many as `ctx_init` has tokens.
+        n_ctx: M; None takes the number of tokens in `ctx_init`.
         ctx_init: Words such as "a photo of a"; None or "" draws from a normal distribution with
             standard deviation 0.02.
-        n_classes: K, for a context of its own for each class.
+        n_classes: K, if each class has a context of its own.
 
     Returns:
-        `[M, D]` or `[K, M, D]`, at least float32: SGD's small steps vanish in half precision.
+        `[M, D]` or `[K, M, D]`, at least in float32, because SGD's small steps would vanish in
+        half precision.
 
     Raises:
         PromptError: `n_ctx` is not positive, or is not the number of tokens in `ctx_init`.
@@ -103,7 +104,8 @@ def initial_context(
     if not ctx_init:
         if n_ctx is None or n_ctx < 1:
             raise PromptError(f"n_ctx is {n_ctx}; the context needs at least one vector.")
-        drawn = torch.empty(*leading, n_ctx, clip.text_width)  # on the CPU: alike on all devices
+        # Drawn on the CPU, so that it is the same on all devices.
+        drawn = torch.empty(*leading, n_ctx, clip.text_width)
         return nn.init.normal_(drawn, std=INIT_STD).to(clip.device, dtype)
     tokens = _tokenizer(clip).encode(clean_name(ctx_init))
     if n_ctx not in (None, len(tokens)):
@@ -117,9 +119,9 @@ def initial_context(
 
 
 class ClassPrompts(nn.Module):
-    """The fixed part of K prompts: token ids, with M empty places for the context.
+    """The fixed part of K prompts: token ids, and where the M context vectors go.
 
-    A row holds, for each `class_token_position`:
+    The order depends on `class_token_position`:
 
         end      <start> v1 ... vM name . <end>
         middle   <start> v1 ... name ... vM . <end>     (M // 2 vectors before the name)
@@ -219,7 +221,7 @@ def _encode_name(clip: FrozenCLIP, name: str, ending: str = "") -> list[int]:
 
 
 def _tokenizer(clip: FrozenCLIP) -> object:
-    """CLIP's tokenizer; others lack the start token that the context stands behind."""
+    """CLIP's tokenizer; others have no start token to put the context after."""
     if not hasattr(clip.tokenizer, "sot_token_id") or not hasattr(clip.tokenizer, "encode"):
         raise PromptError(
             f"{clip.name} does not use CLIP's tokenizer, so a context cannot be placed in its "

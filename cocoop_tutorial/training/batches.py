@@ -24,9 +24,8 @@ def epoch_batches(n: int, epoch: int, config: TrainConfig) -> list[list[int]]:
     Args:
         n: Number of images.
         epoch: From 0.
-        config: Its `batch_size` must be a number. Unless its `drop_last` is off, the images that
-            do not fill the last batch are left out, as the released code does: other images in
-            each epoch.
+        config: Its `batch_size` must be a number. If `drop_last` is set, the images that do not
+            fill the last batch are left out; they are different ones in each epoch.
 
     Returns:
         One list of indices below `n` per step, over all processes together.

@@ -15,17 +15,17 @@ from cocoop_tutorial.training.batches import Batch
 from cocoop_tutorial.training.config import TrainConfig
 
 WARM_UPS = 2  # libraries choose their kernels and build their workspaces before the recording
-# Tokens of a pass that is recorded. A longer one does not wait for its launches, and a recording
-# holds its memory for the whole run.
+# Passes over more tokens are not recorded: their kernels take longer than Python needs to start
+# them, and a recording holds its memory for the whole run.
 MAX_RECORDED_TOKENS = 2**14
 
 
 class RecordedPass:
     """A forward and backward pass, replayed.
 
-    Python needs some microseconds to start a kernel, however small the work is. At batch size 1
-    that is most of a step. A replay starts the same kernels at the same addresses without Python,
-    so it gives the same bits.
+    Python needs some microseconds to start a kernel, however small its work is. At batch size 1
+    this is most of a step's time. A replay starts the same kernels on the same addresses without
+    Python, so it gives the same bits.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class RecordedPass:
         backward: Callable[[Tensor], None],
         inputs: tuple[Tensor, ...],
     ) -> None:
-        """Runs the pass a few times, as CUDA asks, then records it.
+        """Runs the pass a few times, as CUDA requires, then records it.
 
         Args:
-            objective: Inputs to the loss and a tensor without gradient. It must not wait for the
-                GPU, nor decide anything by what the inputs hold.
+            objective: Takes the inputs and returns the loss and a tensor without gradient. It must
+                not wait for the GPU, and its control flow must not depend on the inputs' values.
             backward: Takes the loss.
-            inputs: On a GPU, of the shapes that all later inputs have.
+            inputs: On a GPU, with the shapes of all later inputs.
         """
         trained = {n: p for n, p in objective.named_parameters() if p.requires_grad}
         # Autograd remembers the stream on which a parameter was first used, for as long as the
@@ -73,7 +73,7 @@ class RecordedPass:
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Replays the pass with new inputs; returns a copy of the objective's tensor.
 
-        The parameters' gradients become this pass's, whatever they were before.
+        The gradients of this pass replace those that the parameters had before.
         """
         for mine, new in zip(self.inputs, inputs, strict=True):
             mine.copy_(new)

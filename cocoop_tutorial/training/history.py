@@ -1,4 +1,4 @@
-"""What a run reports: sums over its steps, a row per epoch, and an error if numbers overflow."""
+"""What a run reports: sums over its steps, one row per epoch, an error if numbers overflow."""
 
 import time
 from collections.abc import Mapping

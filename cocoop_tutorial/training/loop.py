@@ -168,25 +168,25 @@ class Run:
 
 
 class Objective(nn.Module):
-    """Features and labels to the loss: what DistributedDataParallel wraps."""
+    """From features and labels to the loss: the module that DistributedDataParallel wraps."""
 
     def __init__(self, model: PromptLearner, precision: str) -> None:
         super().__init__()
         self.model, self.mixed = model, precision == "amp"
-        # On CPUs half precision is bfloat16's business; on GPUs fp16 is the fast one everywhere.
+        # CPUs are fast in bfloat16 only, and not all GPUs are; fp16 is fast on all of them.
         self.half = torch.float16 if model.clip.device.type == "cuda" else torch.bfloat16
 
     def forward(self, features: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums over the images that count.
+        """Sums the cross-entropy over images.
 
         Args:
             features: `[b, E]`.
             labels: `[b]`.
-            weights: `[b]`, 1 or 0.
+            weights: `[b]`: 1, or 0 for images that do not count.
 
         Returns:
-            The sum of cross-entropies, and `[2]`: the same without gradient, and the number of
-            correct images.
+            The sum, and `[2]`: the same without gradient, and the number of images that were
+            classified correctly.
         """
         with torch.autocast(features.device.type, self.half, enabled=self.mixed):
             logits = self.model.logits_from_features(features).float()  # [b, K]

@@ -23,7 +23,7 @@ FIRST_SCALE = 2.0**10  # more overflows at once: CLIP multiplies cosines by 100
 
 @contextlib.contextmanager
 def reproducible(device: torch.device, deterministic: bool) -> Iterator[None]:
-    """Lets nothing random in or out, and picks operations that repeat bit by bit."""
+    """Makes the block repeat bit by bit, and restores the random state after it."""
     before = torch.are_deterministic_algorithms_enabled()
     only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
     fills = torch.utils.deterministic.fill_uninitialized_memory
@@ -52,14 +52,14 @@ def training_mode(model: nn.Module) -> Iterator[None]:
 
 
 def new_state(model: PromptLearner, config: TrainConfig) -> TrainState:
-    """The official optimiser (no dampening, no Nesterov), and a scaler where products are fp16.
+    """The official optimiser (no dampening, no Nesterov), and a scaler if products are in fp16.
 
     Args:
         model: What trains.
         config: The settings, resolved.
 
     Returns:
-        A run that has not begun.
+        The state of a run before its first step.
     """
     kind, parameters = model.clip.device.type, model.prompt_parameters()
     optimizer = torch.optim.SGD(

@@ -191,7 +191,7 @@ def turn_switches(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: objec
 def library() -> list[object]:
     """What the switches change."""
     kinds = packed_attention.ExplicitAttention, packed_attention.FusedAttention
-    return [packed.encode_names, packed_tower.ONEDNN, *kinds]
+    return [packed.encode_classes, packed_tower.ONEDNN, *kinds]
 
 
 def test_switches_change_no_number(
