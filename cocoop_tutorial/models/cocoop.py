@@ -80,18 +80,11 @@ class CoCoOp(PromptLearner):
             PromptError: A bad name, or `n_ctx` and `ctx_init` that disagree.
             UnknownNameError: No such encoder.
         """
-        super().__init__(
-            clip,
-            classnames,
-            n_ctx,
-            ctx_init,
-            encoder=encoder,
-            allow_duplicates=allow_duplicates,
-        )
+        options = {"encoder": encoder, "allow_duplicates": allow_duplicates}
+        super().__init__(clip, classnames, n_ctx, ctx_init, **options)
         self.separate_meta_nets = separate_meta_nets
-        nets = [MetaNet(clip.embed_dim, clip.text_width)]
-        if separate_meta_nets:
-            nets += [MetaNet(clip.embed_dim, clip.text_width) for _ in range(self.n_ctx - 1)]
+        n = self.n_ctx if separate_meta_nets else 1
+        nets = [MetaNet(clip.embed_dim, clip.text_width) for _ in range(n)]
         self.meta_net = nn.ModuleList(nets) if separate_meta_nets else nets[0]
         self.meta_net.to(clip.device, self.ctx.dtype)
 

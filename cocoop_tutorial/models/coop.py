@@ -49,16 +49,9 @@ class CoOp(PromptLearner):
             PromptError: A bad name, or `n_ctx` and `ctx_init` that disagree.
             UnknownNameError: No such position or encoder.
         """
-        super().__init__(
-            clip,
-            classnames,
-            n_ctx,
-            ctx_init,
-            class_token_position,
-            class_specific,
-            encoder=encoder,
-            allow_duplicates=allow_duplicates,
-        )
+        options = {"encoder": encoder, "allow_duplicates": allow_duplicates}
+        order = class_token_position, class_specific
+        super().__init__(clip, classnames, n_ctx, ctx_init, *order, **options)
 
     def text_features(self) -> Tensor:
         """The classifier that the prompts make: `[K, E]`, L2-normalised, the same for all images.

@@ -58,14 +58,8 @@ class PromptLearner(nn.Module, HubMixin, ABC):
         n_classes = len(classnames) if class_specific else None
         ctx = initial_context(clip, n_ctx, ctx_init, n_classes)
         self.clip, self.ctx_init, self.encoder = clip, ctx_init, check_encoder(encoder)
-        self.prompts = ClassPrompts(
-            clip,
-            classnames,
-            ctx.shape[-2],
-            class_token_position,
-            allow_duplicates,
-            class_specific,
-        )
+        options = class_token_position, allow_duplicates, class_specific
+        self.prompts = ClassPrompts(clip, classnames, ctx.shape[-2], *options)
         self.ctx = nn.Parameter(ctx)
         self._shared: list[Tensor] | None = None  # within encode_once: the features, their copy
 
@@ -174,10 +168,8 @@ class PromptLearner(nn.Module, HubMixin, ABC):
                 "A class-specific context belongs to its classes and does not carry over to "
                 "others. Train with class_specific=False."
             )
-        old = self.prompts
-        prompts = ClassPrompts(
-            self.clip, classnames, self.n_ctx, old.class_token_position, old.allow_duplicates
-        )
+        options = self.prompts.class_token_position, self.prompts.allow_duplicates
+        prompts = ClassPrompts(self.clip, classnames, self.n_ctx, *options)
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, _shared=None)
         other._modules = {**self._modules, "prompts": prompts}

@@ -174,7 +174,8 @@ class ClassPrompts(nn.Module):
         before_name = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[class_token_position]
         self.prefix = 0 if class_specific else before_name
         self.name_lengths = [len(_encode_name(clip, name)) for name in self.classnames]
-        self.sequences = self._sequences(clip, before_name)
+        classes = range(len(self.classnames))
+        self.sequences = [self._sequence(clip, k, before_name) for k in classes]
         rows = torch.zeros(len(self.sequences), clip.context_length, dtype=torch.long)  # [K, T]
         for row, sequence in zip(rows, self.sequences, strict=True):
             row[: len(sequence)] = torch.tensor(sequence)
@@ -185,28 +186,20 @@ class ClassPrompts(nn.Module):
         self.register_buffer("context_slots", slots.to(clip.device), persistent=False)
         self.register_buffer("end_positions", ends.to(clip.device), persistent=False)
 
-    def _sequences(self, clip: FrozenCLIP, before_name: int) -> list[list[int]]:
-        """Puts start token, context, "{name}." and end token in order, for each class."""
-        tokenizer, sequences = _tokenizer(clip), []
-        for k, (tail, length) in enumerate(zip(self._tails(clip), self.name_lengths, strict=True)):
-            first = k * self.n_ctx if self.class_specific else 0
-            context = [-1 - row for row in range(first, first + self.n_ctx)]
-            ids = context[:before_name] + tail[:length] + context[before_name:] + tail[length:]
-            sequences.append([tokenizer.sot_token_id, *ids, tokenizer.eot_token_id])
-        return sequences
-
-    def _tails(self, clip: FrozenCLIP) -> list[list[int]]:
-        """The tokens of "{name}." for each class, checked against the context length."""
-        tails = [_encode_name(clip, name, ".") for name in self.classnames]
-        for name, tail in zip(self.classnames, tails, strict=True):
-            length = self.n_ctx + len(tail) + 2  # and start and end token
-            if length > clip.context_length:
-                raise PromptError(
-                    f"The prompt of class {name!r} has {length} tokens ({self.n_ctx} of context, "
-                    f"{len(tail)} for the name), but {clip.name} reads {clip.context_length}. "
-                    "Shorten the name or lower n_ctx."
-                )
-        return tails
+    def _sequence(self, clip: FrozenCLIP, k: int, before_name: int) -> list[int]:
+        """Puts start token, context, "{name}." and end token of class k in order."""
+        tokenizer, name, length = _tokenizer(clip), self.classnames[k], self.name_lengths[k]
+        first = k * self.n_ctx if self.class_specific else 0
+        context = [-1 - row for row in range(first, first + self.n_ctx)]
+        ids = _encode_name(clip, name, ".")
+        row = context[:before_name] + ids[:length] + context[before_name:] + ids[length:]
+        if len(row) + 2 > clip.context_length:
+            raise PromptError(
+                f"The prompt of class {name!r} has {len(row) + 2} tokens ({self.n_ctx} of context, "
+                f"{len(ids)} for the name), but {clip.name} reads {clip.context_length}. "
+                "Shorten the name or lower n_ctx."
+            )
+        return [tokenizer.sot_token_id, *row, tokenizer.eot_token_id]
 
     def extra_repr(self) -> str:
         """One line for `print(model)`."""

@@ -28,26 +28,30 @@ def insert_context(words: Tensor, context: Tensor, slots: Tensor) -> Tensor:
     return words.scatter(1, index, context.expand_as(index).to(words.dtype))
 
 
-def encode_reference(clip: FrozenCLIP, context: Tensor, prompts: ClassPrompts) -> Tensor:
+def encode_reference(
+    clip: FrozenCLIP, context: Tensor, prompts: ClassPrompts, length: int | None = None
+) -> Tensor:
     """The published algorithm: every prompt padded to T tokens, one image after another.
 
     Args:
         clip: The backbone.
         context: `[B, K, M, D]`; B is 1 if all images share it, K is 1 if all classes do.
         prompts: The class names.
+        length: Cuts the prompts after so many tokens; the published code does not.
 
     Returns:
         `[B, K, E]`, L2-normalised.
     """
-    tower = clip.text_tower
+    tower, mask = clip.text_tower, clip.text_tower.attn_mask
+    mask = mask if mask is None else mask[:length, :length]
     dtype = tower.transformer.get_cast_dtype()
-    words = tower.token_embedding(prompts.tokens).to(dtype)  # [K, T, D]
+    words = tower.token_embedding(prompts.tokens[:, :length]).to(dtype)  # [K, T, D]
     rows = torch.arange(len(words), device=words.device)
     features = []
     for image_context in context:  # [K or 1, M, D]
         x = insert_context(words, image_context, prompts.context_slots)  # [K, T, D]
-        x = x + tower.positional_embedding.to(dtype)
-        x = tower.transformer(x, attn_mask=tower.attn_mask)
+        x = x + tower.positional_embedding[:length].to(dtype)
+        x = tower.transformer(x, attn_mask=mask)
         x = tower.ln_final(x)[rows, prompts.end_positions]  # [K, D]
         features.append(F.normalize(project(tower, x), dim=-1))  # [K, E]
     return torch.stack(features)

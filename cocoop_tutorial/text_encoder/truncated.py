@@ -1,16 +1,14 @@
 """The published text encoder without its padding: exact, and a few times cheaper (chapter 5).
 
-Notation: B images, K classes, M context tokens, T = context length, t = length of the longest
-prompt, D, E = text, joint width.
+Notation: B images, K classes, M context tokens, T = context length, E = joint width.
 """
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts
-from cocoop_tutorial.text_encoder.reference import encode_reference, insert_context, project
+from cocoop_tutorial.text_encoder.reference import encode_reference
 
 
 def is_causal(mask: Tensor | None) -> bool:
@@ -32,19 +30,6 @@ def encode_truncated(clip: FrozenCLIP, context: Tensor, prompts: ClassPrompts) -
     Returns:
         `[B, K, E]`, L2-normalised; equal to `encode_reference` up to rounding.
     """
-    tower = clip.text_tower
-    if not is_causal(tower.attn_mask):
-        return encode_reference(clip, context, prompts)
-    dtype = tower.transformer.get_cast_dtype()
-    length = int(prompts.end_positions.max()) + 1  # t <= T
-    words = tower.token_embedding(prompts.tokens[:, :length]).to(dtype)  # [K, t, D]
-    positions = tower.positional_embedding[:length].to(dtype)
-    mask = tower.attn_mask[:length, :length]
-    rows = torch.arange(len(words), device=words.device)
-    features = []
-    for image_context in context:  # [K or 1, M, D]
-        x = insert_context(words, image_context, prompts.context_slots) + positions
-        x = tower.transformer(x, attn_mask=mask)
-        x = tower.ln_final(x[rows, prompts.end_positions])  # [K, D]
-        features.append(F.normalize(project(tower, x), dim=-1))  # [K, E]
-    return torch.stack(features)
+    longest = max(map(len, prompts.sequences))
+    length = longest if is_causal(clip.text_tower.attn_mask) else None
+    return encode_reference(clip, context, prompts, length)

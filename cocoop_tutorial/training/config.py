@@ -2,10 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
 
 from cocoop_tutorial.errors import TrainingError, UnknownNameError, suggest
 
@@ -14,12 +11,7 @@ PRECISIONS = ("fp32", "bf16", "fp16", "amp")
 
 # CoCoOp (2203.05557), section 4, for CoCoOp and for the CoOp that it is compared with. CoCoOp used
 # one image per step because more did not fit in memory; larger batches give another model.
-PAPER: Mapping[str, Mapping[str, int]] = MappingProxyType(
-    {
-        "CoCoOp": MappingProxyType({"epochs": 10, "batch_size": 1}),
-        "CoOp": MappingProxyType({"epochs": 200, "batch_size": 32}),
-    }
-)
+PAPER = {"CoCoOp": (10, 1), "CoOp": (200, 32)}  # epochs, batch size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +101,7 @@ class TrainConfig:
         Raises:
             TrainingError: The backbone's weights are in another precision.
         """
-        paper: Mapping[str, Any] = PAPER.get(method, PAPER["CoCoOp"])
+        epochs, batch_size = PAPER.get(method, PAPER["CoCoOp"])
         wanted = self.precision or precision
         weights = {"amp": "fp32"}
         if weights.get(wanted, wanted) != weights.get(precision, precision):
@@ -119,8 +111,8 @@ class TrainConfig:
             )
         return replace(
             self,
-            epochs=self.epochs or paper["epochs"],
-            batch_size=self.batch_size or paper["batch_size"],
+            epochs=self.epochs or epochs,
+            batch_size=self.batch_size or batch_size,
             precision=wanted,
         )
 
@@ -138,7 +130,6 @@ def learning_rate(epoch: int, config: TrainConfig) -> float:
     Returns:
         The rate of every step of that epoch.
     """
-    assert config.epochs is not None
     if epoch < config.warmup_epochs:
         return config.warmup_lr
     turn = math.pi * (epoch - config.warmup_epochs) / config.epochs
