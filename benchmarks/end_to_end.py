@@ -5,7 +5,7 @@
 
 Runs the command line in this process, with a stopwatch around decoding, image tower, text tower
 and optimiser; the test images are not scored. Weights are random. Writes
-bench_end_to_end_DEVICE.json case by case: what a run had no time for, the next run does.
+bench_end_to_end_DEVICE.json case by case; cases that a run has no time for are left to the next.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from cocoop_tutorial.training import loop as training
 from cocoop_tutorial.training.cuda_graph import RecordedPass
 
 SEED = 1
-KEY = ("transform", "shots", "batch_size")  # what tells one case from another
+KEY = ("transform", "shots", "batch_size")  # what identifies a case
 
 
 class Stopwatch:
@@ -51,7 +51,7 @@ class Stopwatch:
 
     def __init__(self, device: str) -> None:
         self.device, self.lock = device, threading.Lock()
-        self.recording = False  # a CUDA graph: its parts run apart, and may not be waited for
+        self.recording = False  # a CUDA graph, during which nothing may wait for the GPU
         self.seconds = dict.fromkeys([*PARTS, "decoding", "whole"], 0.0)
 
     def add(self, part: str, seconds: float) -> None:
@@ -60,7 +60,7 @@ class Stopwatch:
             self.seconds[part] += seconds
 
     def now(self) -> float:
-        """Seconds, once a GPU has done what it was asked."""
+        """Seconds, after waiting for the GPU."""
         synchronize(self.device)
         return time.perf_counter()
 
@@ -83,7 +83,7 @@ class Stopwatch:
         return timed
 
     def wrap_recording(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`RecordedPass`'s beginning, timed as a whole."""
+        """`RecordedPass.__init__`, timed as a whole."""
 
         def record(*args: Any, **kwargs: Any) -> Any:
             self.recording = True
@@ -131,7 +131,7 @@ class Stopwatch:
         with contextlib.ExitStack() as stack:
             for place, name, function in wrapped:
                 stack.enter_context(patch.object(place, name, function))
-            # Scoring the test images is no part of the epoch, and would take longer than it.
+            # Scoring the test images does not belong to the epoch, and would take longer.
             stack.enter_context(patch.object(cli_train, "score_parts", lambda *_, **__: {}))
             yield self
 

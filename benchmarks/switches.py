@@ -1,11 +1,11 @@
-"""What each switch does to the packed encoder: one change at a time, taking turns.
+"""What each switch does to the packed encoder: one change at a time, in turns.
 
     python -m benchmarks.switches            # about two minutes; most of it is compiling
 
 Attention fused or written out, freed memory kept or given back, the other matrix library, half
 precision, torch.compile; on CUDA also a recorded step, TF32, and torch.compile with CUDA graphs.
-Writes bench_switches_DEVICE.json. The library has the switches as they win; run this again where
-another machine may answer otherwise.
+Writes bench_switches_DEVICE.json. The library uses the settings that were fastest; run this again
+on a machine where others may be.
 """
 
 import argparse
@@ -41,8 +41,8 @@ class Switch:
     Attributes:
         contender: Model, features and labels.
         change: What is different, for as long as the context lasts.
-        times: Seconds; those of the first call apart, for it may compile.
-        facts: As they are saved.
+        times: Seconds, without the first call, which may compile.
+        facts: What is saved.
     """
 
     contender: Contender
@@ -58,7 +58,7 @@ class Switch:
                 self.times[kind].append(seconds(run, self.contender.features.device))
 
     def first_turn(self) -> None:
-        """Compiles what is to be compiled; a switch that does not work here says so."""
+        """Compiles what has to be compiled, and records if a switch does not work here."""
         try:
             self.turn()
         except RuntimeError as error:  # no C++ compiler, for one
@@ -68,7 +68,7 @@ class Switch:
 
 
 def switches(device: str, compiler: str, keeps: bool) -> dict[str, Change]:
-    """Name to what it changes in the library, without bf16, which is another backbone."""
+    """What each switch changes in the library, without bf16, which is another backbone."""
     swapped = {"ExplicitAttention": FusedAttention, "FusedAttention": ExplicitAttention}
     found: dict[str, Change] = {
         AS_IT_IS: contextlib.nullcontext,

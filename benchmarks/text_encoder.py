@@ -3,13 +3,12 @@
     python -m benchmarks.text_encoder                        # 20 cells, some 15 minutes a run
     python -m benchmarks.text_encoder --only 50x1 100x8      # classes x images
 
-Writes bench_text_encoder_DEVICE.json and a figure, cell by cell, the book's own cells first: a run
-that was stopped, or whose minutes are over, goes on where it was, on the same machine with the same
-versions. Names are
-ImageNet's, in a random order; weights are random. The published code runs one image after another;
-where the graphs of all images do not fit in memory, each image gets a backward pass of its own,
-which is the same arithmetic. Where even one turn would take too long, operations and bytes are
-counted instead.
+Writes bench_text_encoder_DEVICE.json and a figure, cell by cell, the book's own cells first. A run
+that was stopped, or whose minutes are over, continues where it was, on the same machine with the
+same versions. Names are ImageNet's, in a random order; weights are random. The published code runs
+one image after another. If the graphs of all images do not fit in memory, each image gets its own
+backward pass, which is the same arithmetic. If even one turn would take too long, operations and
+bytes are counted instead.
 """
 
 import argparse
@@ -42,7 +41,7 @@ SEED, CONTEXT = 1, 4
 Size = tuple[int, int]  # classes, images
 # The cells that the book names come first.
 HEADLINES: list[Size] = [(50, 1), (100, 8), (1000, 8)]
-PATIENCE = {(50, 1): 8, (100, 8): 8}  # times the others' where the published code must be timed
+PATIENCE = {(50, 1): 8, (100, 8): 8}  # how many times longer the published code may take here
 GRID: list[Size] = [(K, B) for K in (10, 50, 100, 500, 1000) for B in (1, 4, 8, 32)]
 QUICK: list[Size] = [(3, 1), (5, 2)]
 
@@ -81,7 +80,7 @@ def contenders(clip: FrozenCLIP, size: Size) -> dict[str, Contender]:
 def measure_cell(
     clip: FrozenCLIP, size: Size, cells: list[dict[str, Any]], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """One cell of the table: what is too slow is counted, the rest takes turns."""
+    """One cell of the table: what is too slow is only counted, the rest takes turns."""
     rates: dict[str, list[float]] = {"ours": [], "torch": []}
 
     def measure_rates() -> None:
@@ -116,7 +115,7 @@ def measure_cell(
 def expected_seconds(
     operations: int, method: str, cells: list[dict[str, Any]], rate: float
 ) -> float:
-    """How long a turn will take, from the pace of the cell before, or from the machine's rate."""
+    """How long a turn will take, by the pace of the last cell or by the machine's rate."""
     for cell in reversed(cells):
         facts = cell["methods"].get(method, {})
         if "train" in facts:
@@ -232,7 +231,7 @@ def main() -> None:
 
 
 def cell_seconds(size: Size, cells: list[dict[str, Any]], options: argparse.Namespace) -> float:
-    """About what a cell takes: two turns of each method that will run, at its last pace."""
+    """About how long a cell takes: two turns of each method that will run, at its last pace."""
     total = 0.0
     for method in METHODS:
         timed = [cell for cell in cells if "train" in cell["methods"][method]]

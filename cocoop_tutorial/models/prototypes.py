@@ -2,21 +2,20 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.errors import DataError
+from cocoop_tutorial.models.zero_shot import FixedClassifier
 
 
-class Prototypes(nn.Module):
+class Prototypes(FixedClassifier):
     """One mean image feature per class; an image belongs to the nearest one.
 
     Prototypical networks (1703.05175), on a backbone that is not trained. They read no class names,
     so they cannot recognise a class without shots. Introduced in chapter 2.
     """
-
-    weights: Tensor
 
     def __init__(
         self, clip: FrozenCLIP, classnames: Sequence[str], features: Tensor, labels: Tensor
@@ -44,11 +43,3 @@ class Prototypes(nn.Module):
             )
         # The sum has the direction of the mean, and only the direction counts.
         self.register_buffer("weights", F.normalize(members.T @ features, dim=-1))  # [K, E]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores images `[B, 3, H, W]`; returns logits `[B, K]`."""
-        return self.logits_from_features(self.clip.encode_image(images))
-
-    def logits_from_features(self, features: Tensor) -> Tensor:
-        """Scores L2-normalised image features `[B, E]`; returns logits `[B, K]`."""
-        return self.clip.logit_scale * features.to(self.weights.dtype) @ self.weights.T

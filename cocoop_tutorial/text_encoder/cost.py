@@ -161,9 +161,13 @@ def copy_rate(megabytes: int = 256, repeats: int = 5, device: str = "cpu") -> fl
     """Bytes per second that a large copy reads and writes: the limit that memory sets here."""
     source = torch.ones(megabytes * 2**20 // 4, device=device)
     target = torch.empty_like(source)
-    target.copy_(source)  # the first copy also asks the system for the pages
-    least = min(seconds(lambda: target.copy_(source), device) for _ in range(repeats))
-    return 2 * source.nbytes / least
+    return 2 * source.nbytes / _fastest(lambda: target.copy_(source), device, repeats)
+
+
+def _fastest(run: Callable[[], Any], device: str | torch.device, repeats: int) -> float:
+    """Seconds of the fastest call, after one that does not count."""
+    run()
+    return min(seconds(run, device) for _ in range(repeats))
 
 
 @torch.no_grad()
@@ -183,10 +187,9 @@ def product_points(rows: tuple[int, ...], width: int, device: str = "cpu") -> pd
     found = []
     for n in rows:
         x = torch.randn(n, width, device=device)
-        times = [seconds(lambda x=x: x @ weight.T, device) for _ in range(8)]
         work = 2 * n * width * 4 * width
         moved = 4 * (n * width + weight.numel() + n * 4 * width)
-        found.append((n, work / moved, work / min(times[1:])))
+        found.append((n, work / moved, work / _fastest(lambda x=x: x @ weight.T, device, 7)))
     return pd.DataFrame(found, columns=["rows", "intensity", "rate"])
 
 
@@ -249,7 +252,5 @@ def product_rate(
         x = torch.randn(rows, width, device=device, dtype=dtype)
         weight = torch.randn(4 * width, width, device=device, dtype=dtype)
         run = partial(FrozenLinear(weight, None) if ours else partial(F.linear, weight=weight), x)
-        run()
-        least = min(seconds(run, device) for _ in range(repeats))
-        fastest = max(fastest, 2 * x.numel() * len(weight) / least)
+        fastest = max(fastest, 2 * x.numel() * len(weight) / _fastest(run, device, repeats))
     return fastest
