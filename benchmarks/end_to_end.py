@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.interleaved import earlier_cells
+from benchmarks.interleaved import bench_parser, earlier_cells
 from cocoop_tutorial import FrozenCLIP
 from cocoop_tutorial.book.speed_results import PARTS
 from cocoop_tutorial.checkpoints.prompts import read_prompts
@@ -162,9 +162,7 @@ def report(case: dict[str, Any]) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.end_to_end", description=__doc__.splitlines()[0]
-    )
+    parser = bench_parser("benchmarks.end_to_end", __doc__)
     parser.add_argument("--data", default="caltech101", help="data set or folder")
     parser.add_argument("--root", help="folder of the paper's data [$COCOOP_DATA or ./data]")
     parser.add_argument("--backbone", default="ViT-B-16/random")
@@ -172,9 +170,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=1, help="default: the paper's, 1")
     parser.add_argument("--minutes", type=float, default=6, help="start no case that goes beyond")
-    parser.add_argument("--fresh", action="store_true", help="forget the cases of earlier runs")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--folder", type=Path, help="where to write (default: results)")
     return parser.parse_args()
 
 

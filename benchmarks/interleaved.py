@@ -6,6 +6,7 @@ Notation: B images, K classes.
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -227,6 +228,20 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
+
+
+def bench_parser(name: str, doc: str) -> argparse.ArgumentParser:
+    """The options that all benchmarks have.
+
+    Args:
+        name: The module's name.
+        doc: Its docstring, whose first line is the help text.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=doc.splitlines()[0])
+    parser.add_argument("--fresh", action="store_true", help="ignore the results of earlier runs")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--folder", type=Path, help="where to write (default: results)")
+    return parser
 
 
 def earlier_cells(name: str, options: argparse.Namespace, *same: str) -> list[dict[str, Any]]:

@@ -12,13 +12,12 @@ import argparse
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
-from benchmarks.interleaved import KINDS, Contender, differences, earlier_cells
+from benchmarks.interleaved import KINDS, Contender, bench_parser, differences, earlier_cells
 from benchmarks.text_encoder import SEED, Size, contenders, size
 from cocoop_tutorial import load_clip
 from cocoop_tutorial.allocator import DEFAULT, KEEP, keep_freed_memory, set_thresholds
@@ -144,16 +143,11 @@ def measure_size(
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.switches", description=__doc__.splitlines()[0]
-    )
+    parser = bench_parser("benchmarks.switches", __doc__)
     parser.add_argument("--only", type=size, nargs="+", metavar="KxB", default=SIZES)
     parser.add_argument("--backbone", default="ViT-B-16/random")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--compiler", default="inductor", help="torch.compile's backend")
-    parser.add_argument("--fresh", action="store_true", help="forget the sizes of earlier runs")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--folder", type=Path, help="where to write (default: results)")
     return parser.parse_args()
 
 

@@ -25,7 +25,15 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
-from benchmarks.interleaved import LONG, TURN, Contender, compete, differences, earlier_cells
+from benchmarks.interleaved import (
+    LONG,
+    TURN,
+    Contender,
+    bench_parser,
+    compete,
+    differences,
+    earlier_cells,
+)
 from cocoop_tutorial import CoCoOp, CoOp, FrozenCLIP, load_clip
 from cocoop_tutorial.allocator import keep_freed_memory
 from cocoop_tutorial.book.plots import figure
@@ -180,19 +188,14 @@ def size(text: str) -> Size:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.text_encoder", description=__doc__.splitlines()[0]
-    )
+    parser = bench_parser("benchmarks.text_encoder", __doc__)
     parser.add_argument("--only", type=size, nargs="+", metavar="KxB", help="only these cells")
     parser.add_argument("--quick", action="store_true", help="tiny cells, into _build/bench")
-    parser.add_argument("--fresh", action="store_true", help="forget the cells of earlier runs")
     parser.add_argument("--minutes", type=float, default=15, help="then stop (default 15)")
     parser.add_argument("--repeats", type=int, default=5, help="at most (default 5)")
     parser.add_argument("--budget", type=float, default=20, help="seconds of repeats, each method")
     parser.add_argument("--patience", type=float, default=45, help="seconds a turn may take")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
-    parser.add_argument("--folder", type=Path, help="where to write (default: results)")
     options = parser.parse_args()
     options.backbone = "emoji-clip" if options.quick else "ViT-B-16/random"
     if options.quick:

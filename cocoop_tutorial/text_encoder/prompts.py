@@ -135,7 +135,6 @@ class ClassPrompts(nn.Module):
             `[K * M, D]` if it is class-specific.
         prefix: How many context vectors stand right after the start token of every prompt and
             are the same for all classes.
-        name_lengths: K numbers of tokens, the final "." not counted.
         tokens: `[K, T]`, the sequences padded with zeros; zeros also where the context goes.
         context_slots: `[K, M]`, the positions of the context vectors.
         end_positions: `[K]`, where the end token stands and the feature is read.
@@ -173,7 +172,6 @@ class ClassPrompts(nn.Module):
         self.allow_duplicates, self.class_specific = allow_duplicates, class_specific
         before_name = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[class_token_position]
         self.prefix = 0 if class_specific else before_name
-        self.name_lengths = [len(_encode_name(clip, name)) for name in self.classnames]
         classes = range(len(self.classnames))
         self.sequences = [self._sequence(clip, k, before_name) for k in classes]
         rows = torch.zeros(len(self.sequences), clip.context_length, dtype=torch.long)  # [K, T]
@@ -188,10 +186,10 @@ class ClassPrompts(nn.Module):
 
     def _sequence(self, clip: FrozenCLIP, k: int, before_name: int) -> list[int]:
         """Puts start token, context, "{name}." and end token of class k in order."""
-        tokenizer, name, length = _tokenizer(clip), self.classnames[k], self.name_lengths[k]
+        tokenizer, name = _tokenizer(clip), self.classnames[k]
         first = k * self.n_ctx if self.class_specific else 0
         context = [-1 - row for row in range(first, first + self.n_ctx)]
-        ids = _encode_name(clip, name, ".")
+        length, ids = len(_encode_name(clip, name)), _encode_name(clip, name, ".")
         row = context[:before_name] + ids[:length] + context[before_name:] + ids[length:]
         if len(row) + 2 > clip.context_length:
             raise PromptError(

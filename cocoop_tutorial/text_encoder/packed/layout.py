@@ -46,7 +46,7 @@ class Tile:
                 return len(path) - depth
         return 0
 
-    def add(self, path: Sequence[int], shared: bool = True) -> int:
+    def add(self, path: Sequence[int]) -> int:
         """Adds the tokens that are missing; returns the last token of `path`."""
         node = -1
         for depth, key in enumerate(path):
@@ -56,8 +56,7 @@ class Tile:
                 self.keys.append(key)
                 self.depths.append(depth)
                 self.parents.append(node)
-                if shared:
-                    self.children[node, key] = child
+                self.children[node, key] = child
             node = child
         return node
 
@@ -96,11 +95,6 @@ class Layout:
     ends: Tensor
     order: Tensor
 
-    @property
-    def size(self) -> int:
-        """G * R: the tokens computed per image, with those of unfilled tiles."""
-        return self.tokens.numel()
-
 
 def build_layout(paths: dict[int, list[int]], prefix: int, width: int) -> Layout:
     """Packs classes into tiles of the size that costs least.
@@ -135,7 +129,7 @@ def build_layout(paths: dict[int, list[int]], prefix: int, width: int) -> Layout
 def fill_tiles(paths: Iterable[tuple[int, list[int]]], prefix: int, size: int) -> list[Tile]:
     """Puts each class into the one of the last few tiles that lacks fewest of its tokens."""
     tiles = [Tile()]
-    tiles[0].add([-1 - m for m in range(prefix)], shared=False)
+    tiles[0].add([-1 - m for m in range(prefix)])
     for k, path in paths:
         lacks = [(tile.missing(path), tile) for tile in tiles[-OPEN_TILES:]]
         fits = [pair for pair in lacks if len(pair[1].keys) + pair[0] <= size]
