@@ -99,8 +99,8 @@ def evaluate(
     Introduced in chapter 1.
     """
     check_names(model, data)
-    part = data.split(split) if isinstance(split, str) else split
-    mine = Split([part.samples[i] for i in distributed.share(len(part))])
+    images = data.split(split) if isinstance(split, str) else split
+    mine = Split([images.samples[i] for i in distributed.share(len(images))])
     with memory_advice(f"Lower feature_batch (now {feature_batch})."):
         features, _ = image_features(model.clip, mine, transform, feature_batch)
     training = model.training
@@ -112,8 +112,8 @@ def evaluate(
             logits = torch.cat([model.logits_from_features(f).float() for f in batches])
     finally:
         model.train(training)
-    logits = distributed.gather_rows(logits, len(part)).cpu()
-    return Evaluation(logits, torch.tensor(part.labels), list(data.classnames))
+    logits = distributed.gather_rows(logits, len(images)).cpu()
+    return Evaluation(logits, torch.tensor(images.labels), list(data.classnames))
 
 
 def harmonic_mean(base: float, new: float) -> float:

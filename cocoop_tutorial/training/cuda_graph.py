@@ -117,9 +117,9 @@ class RecordedSteps:
 
     def _can_record(self, images: int) -> bool:
         model, config = self.model, self.config
-        in_parts = (config.micro_batch or images) < images
+        several = (config.micro_batch or images) < images
         on_gpu = model.clip.device.type == "cuda" and not distributed.active()
-        if in_parts or not (config.cuda_graph and on_gpu):
+        if several or not (config.cuda_graph and on_gpu):
             return False
         # The other encoders ask the GPU for lengths, which a recording cannot.
         packed = model.encoder == "packed" and unsupported_reason(model.clip) is None

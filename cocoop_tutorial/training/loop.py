@@ -115,7 +115,11 @@ class Run:
                 # What a step draws depends on its number alone, so no random state is saved.
                 seed = config.seed, progress.epoch, progress.step, distributed.rank()
                 torch.manual_seed(draw_seed(*seed))
-                self.history.add(self.step(batch), batch.size)
+                self.optimizer.zero_grad(set_to_none=True)
+                sums = self.forward_backward(batch)
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                self.history.add(sums, batch.size)
                 if self.folder and self.history.checkpoint_is_due():
                     self.history.sum_over_processes()
                     self.save()
@@ -127,8 +131,8 @@ class Run:
             self.save()
         return pd.DataFrame(progress.rows)
 
-    def step(self, batch: Batch) -> Tensor:
-        """Takes one step: forward, loss, backward, update.
+    def forward_backward(self, batch: Batch) -> Tensor:
+        """Computes loss and gradients of one step.
 
         Args:
             batch: This process's images.
@@ -139,21 +143,17 @@ class Run:
         Raises:
             MemoryLimitError: It does not fit.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(2, device=batch.features.device)
+        micro_batches = batch.split(self.config.micro_batch)  # just one, by default
         with memory_advice(advice(self.model, self.config, batch)):
-            if replay := self.recorded.find(batch):  # the same kernels, started by one call
-                sums = replay(*batch.inputs)
-            else:
-                sums = torch.zeros(2, device=batch.features.device)
-                parts = batch.split(self.config.micro_batch)  # just one, by default
-                with self.model.encode_once():
-                    for i, part in enumerate(parts, 1):
-                        with exchange(self.objective, last=i == len(parts)):
-                            loss, part_sums = self.objective(*part.inputs)
-                            self.backward(loss, batch.size)
-                        sums += part_sums
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+            if replay := self.recorded.find(batch):
+                return replay(*batch.inputs)  # the same kernels, started by one call
+            with self.model.encode_once():
+                for micro_batch in micro_batches:
+                    with exchange(self.objective, last=micro_batch is micro_batches[-1]):
+                        loss, own_sums = self.objective(*micro_batch.inputs)
+                        self.backward(loss, batch.size)
+                    sums += own_sums
         return sums
 
     def backward(self, loss: Tensor, images: int) -> None:

@@ -41,9 +41,9 @@ from cocoop_tutorial import (
 )
 from cocoop_tutorial.errors import DataError, TrainingError, UnknownNameError
 from cocoop_tutorial.models.prompt_learner import PromptLearner
+from cocoop_tutorial.training import step
 from cocoop_tutorial.training.batches import Batch, BatchSource, epoch_batches
 from cocoop_tutorial.training.loop import Run, learning_rate
-from cocoop_tutorial.training.step import advice
 
 QUICK = TrainConfig(epochs=2, batch_size=4, lr=0.1)
 
@@ -55,8 +55,11 @@ def data(tmp_path: Path) -> Dataset:
 
 def same(one: Any, other: Any) -> bool:
     """Bit by bit."""
-    a, b = one.prompt_state(), other.prompt_state()
-    return all(torch.equal(a[name], b[name]) for name in a)
+    return same_state(one.prompt_state(), other.prompt_state())
+
+
+def same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 10, 50, 200])
@@ -91,6 +94,13 @@ def test_epochs_show_every_image_once(n: int, size: int, epoch: int, drop_last: 
     assert len(shown) == n - left_out
     assert all(len(batch) == size for batch in batches[:-1])
     assert batches == epoch_batches(n, epoch, config)
+
+
+def test_history_counts_the_images_that_steps_used(data: Dataset) -> None:
+    assert len(data.train) == 15  # in batches of four, three are left over
+    for drop_last, images in ((True, 12), (False, 15)):
+        history = train(make_model("CoOp"), data, replace(QUICK, drop_last=drop_last))
+        assert set(history.images) == {images}
 
 
 def test_order_depends_on_seed_and_epoch() -> None:
@@ -186,7 +196,7 @@ def test_the_way_out_of_memory_fits_the_method() -> None:
     ):
         model = make_model(method)
         model.encoder = encoder
-        assert advice(model, replace(QUICK, micro_batch=micro_batch), batch).startswith(words)
+        assert step.advice(model, replace(QUICK, micro_batch=micro_batch), batch).startswith(words)
 
 
 def test_the_papers_numbers_are_the_default() -> None:
@@ -262,19 +272,20 @@ def test_half_precision_learns_nearly_the_same(precision: str, device: str, data
         assert (value - full.prompt_state()[name]).norm() < 0.2 * moved.norm(), name
 
 
-def test_scaled_loss_backs_off_until_gradients_fit(data: Dataset) -> None:
+def test_scaled_loss_backs_off_until_gradients_fit(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "FIRST_SCALE", 2.0**40)  # overflows in fp16
     model = make_model("CoCoOp", precision="fp16")
-    config = QUICK.resolved("CoCoOp", "fp16")
-    run, before = Run(model, data, config, None), model.prompt_state()
-    batch = next(iter(run.source.steps(0)))
-    run.step(batch)
-    run.scaler.update(2.0**40)  # overflows in fp16
-    for _ in range(40):
-        run.step(batch)
-    assert run.scaler.get_scale() < 2.0**40
+    run, before = Run(model, data, QUICK.resolved("CoCoOp", "fp16"), None), model.prompt_state()
+    run.to_the_end(None)
+    assert 2.0**30 < run.scaler.get_scale() < 2.0**40, "each of the six steps overflows"
+    assert same_state(before, model.prompt_state()), "a step that overflows is left out"
+    config = replace(QUICK, epochs=14).resolved("CoCoOp", "fp16")
+    Run(model, data, config, None).to_the_end(None)
     after = model.prompt_state()
     assert all(value.isfinite().all() for value in after.values())
-    assert any(not torch.equal(after[name], before[name]) for name in after)
+    assert not any(torch.equal(after[name], before[name]) for name in after)
 
 
 def test_precision_that_the_backbone_does_not_have(data: Dataset) -> None:
