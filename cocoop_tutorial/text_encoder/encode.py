@@ -1,4 +1,4 @@
-"""From context vectors to text features: one door, several encoders behind it (chapter 5).
+"""From context vectors to text features, by any of several encoders (chapter 5).
 
 Notation: B images, K classes, M context tokens, D = text width, E = joint width.
 """
@@ -45,15 +45,15 @@ def encode_prompts(
         context: `[B, K, M, D]`; B is 1 if all images share it, K is 1 unless the prompts are
             class-specific.
         prompts: The class names.
-        encoder: "reference" (as published), "truncated" (without the padding) or "packed" (without
-            repeated work either); the numbers are the same but for rounding.
+        encoder: "reference" (as published), "truncated" (without the padding) or "packed" (also
+            without repeated work). The numbers differ only by rounding.
 
     Returns:
         `[B, K, E]`, L2-normalised, differentiable in `context`.
 
     Raises:
         UnknownNameError: No such encoder.
-        PromptError: The context is for one class or all, and the prompts are not.
+        PromptError: The context is class-specific and the prompts are not, or the other way round.
     """
     contexts = len(prompts.classnames) if prompts.class_specific else 1
     if context.shape[1] != contexts:

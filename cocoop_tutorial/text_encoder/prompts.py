@@ -1,4 +1,4 @@
-"""Class names become prompts: "{context} {name}.", with places for a learned context (chapter 3).
+"""Class names become prompts: "{context} {name}.", with a learned context (chapter 3).
 
 Notation: K classes, M context tokens, T = the tower's context length, D = text width.
 """
@@ -68,7 +68,7 @@ def fill_template(template: str, classnames: Sequence[str]) -> list[str]:
     """
     try:
         fields = [rest for _, *rest in string.Formatter().parse(template) if rest[0] is not None]
-    except ValueError:  # a lonely brace
+    except ValueError:  # a single brace
         fields = []
     if fields != [["", "", None]]:  # name, format, conversion
         raise PromptError(
@@ -85,13 +85,14 @@ def initial_context(
 
     Args:
         clip: The backbone.
-        n_ctx: M; None means as many as `ctx_init` has tokens.
+        n_ctx: M; None takes the number of tokens in `ctx_init`.
         ctx_init: Words such as "a photo of a"; None or "" draws from a normal distribution with
             standard deviation 0.02.
-        n_classes: K, for a context of its own for each class.
+        n_classes: K, if each class has a context of its own.
 
     Returns:
-        `[M, D]` or `[K, M, D]`, at least float32: SGD's small steps vanish in half precision.
+        `[M, D]` or `[K, M, D]`, at least in float32, because SGD's small steps would vanish in
+        half precision.
 
     Raises:
         PromptError: `n_ctx` is not positive, or is not the number of tokens in `ctx_init`.
@@ -103,7 +104,8 @@ def initial_context(
     if not ctx_init:
         if n_ctx is None or n_ctx < 1:
             raise PromptError(f"n_ctx is {n_ctx}; the context needs at least one vector.")
-        drawn = torch.empty(*leading, n_ctx, clip.text_width)  # on the CPU: alike on all devices
+        # Drawn on the CPU, so that it is the same on all devices.
+        drawn = torch.empty(*leading, n_ctx, clip.text_width)
         return nn.init.normal_(drawn, std=INIT_STD).to(clip.device, dtype)
     tokens = _tokenizer(clip).encode(clean_name(ctx_init))
     if n_ctx not in (None, len(tokens)):
@@ -117,9 +119,9 @@ def initial_context(
 
 
 class ClassPrompts(nn.Module):
-    """The fixed part of K prompts: token ids, with M empty places for the context.
+    """The fixed part of K prompts: token ids, and where the M context vectors go.
 
-    A row holds, for each `class_token_position`:
+    The order depends on `class_token_position`:
 
         end      <start> v1 ... vM name . <end>
         middle   <start> v1 ... name ... vM . <end>     (M // 2 vectors before the name)
@@ -133,7 +135,6 @@ class ClassPrompts(nn.Module):
             `[K * M, D]` if it is class-specific.
         prefix: How many context vectors stand right after the start token of every prompt and
             are the same for all classes.
-        name_lengths: K numbers of tokens, the final "." not counted.
         tokens: `[K, T]`, the sequences padded with zeros; zeros also where the context goes.
         context_slots: `[K, M]`, the positions of the context vectors.
         end_positions: `[K]`, where the end token stands and the feature is read.
@@ -171,8 +172,8 @@ class ClassPrompts(nn.Module):
         self.allow_duplicates, self.class_specific = allow_duplicates, class_specific
         before_name = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[class_token_position]
         self.prefix = 0 if class_specific else before_name
-        self.name_lengths = [len(_encode_name(clip, name)) for name in self.classnames]
-        self.sequences = self._sequences(clip, before_name)
+        classes = range(len(self.classnames))
+        self.sequences = [self._sequence(clip, k, before_name) for k in classes]
         rows = torch.zeros(len(self.sequences), clip.context_length, dtype=torch.long)  # [K, T]
         for row, sequence in zip(rows, self.sequences, strict=True):
             row[: len(sequence)] = torch.tensor(sequence)
@@ -183,28 +184,20 @@ class ClassPrompts(nn.Module):
         self.register_buffer("context_slots", slots.to(clip.device), persistent=False)
         self.register_buffer("end_positions", ends.to(clip.device), persistent=False)
 
-    def _sequences(self, clip: FrozenCLIP, before_name: int) -> list[list[int]]:
-        """Puts start token, context, "{name}." and end token in order, for each class."""
-        tokenizer, sequences = _tokenizer(clip), []
-        for k, (tail, length) in enumerate(zip(self._tails(clip), self.name_lengths, strict=True)):
-            first = k * self.n_ctx if self.class_specific else 0
-            context = [-1 - row for row in range(first, first + self.n_ctx)]
-            ids = context[:before_name] + tail[:length] + context[before_name:] + tail[length:]
-            sequences.append([tokenizer.sot_token_id, *ids, tokenizer.eot_token_id])
-        return sequences
-
-    def _tails(self, clip: FrozenCLIP) -> list[list[int]]:
-        """The tokens of "{name}." for each class, checked against the context length."""
-        tails = [_encode_name(clip, name, ".") for name in self.classnames]
-        for name, tail in zip(self.classnames, tails, strict=True):
-            length = self.n_ctx + len(tail) + 2  # and start and end token
-            if length > clip.context_length:
-                raise PromptError(
-                    f"The prompt of class {name!r} has {length} tokens ({self.n_ctx} of context, "
-                    f"{len(tail)} for the name), but {clip.name} reads {clip.context_length}. "
-                    "Shorten the name or lower n_ctx."
-                )
-        return tails
+    def _sequence(self, clip: FrozenCLIP, k: int, before_name: int) -> list[int]:
+        """Puts start token, context, "{name}." and end token of class k in order."""
+        tokenizer, name = _tokenizer(clip), self.classnames[k]
+        first = k * self.n_ctx if self.class_specific else 0
+        context = [-1 - row for row in range(first, first + self.n_ctx)]
+        length, ids = len(_encode_name(clip, name)), _encode_name(clip, name, ".")
+        row = context[:before_name] + ids[:length] + context[before_name:] + ids[length:]
+        if len(row) + 2 > clip.context_length:
+            raise PromptError(
+                f"The prompt of class {name!r} has {len(row) + 2} tokens ({self.n_ctx} of context, "
+                f"{len(ids)} for the name), but {clip.name} reads {clip.context_length}. "
+                "Shorten the name or lower n_ctx."
+            )
+        return [tokenizer.sot_token_id, *row, tokenizer.eot_token_id]
 
     def extra_repr(self) -> str:
         """One line for `print(model)`."""
@@ -219,7 +212,7 @@ def _encode_name(clip: FrozenCLIP, name: str, ending: str = "") -> list[int]:
 
 
 def _tokenizer(clip: FrozenCLIP) -> object:
-    """CLIP's tokenizer; others lack the start token that the context stands behind."""
+    """CLIP's tokenizer; others have no start token to put the context after."""
     if not hasattr(clip.tokenizer, "sot_token_id") or not hasattr(clip.tokenizer, "encode"):
         raise PromptError(
             f"{clip.name} does not use CLIP's tokenizer, so a context cannot be placed in its "

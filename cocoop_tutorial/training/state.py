@@ -1,8 +1,8 @@
-"""A run on disk: all that it needs to go on to the same bits after being killed (chapter 3).
+"""A run on disk: all that it needs to continue to the same bits after being killed (chapter 3).
 
 The file holds the parameters, the optimiser's momentum, the loss scaler, the history so far, and
-the place in the run. Random generators need no saving: each step's draws follow from the seed and
-the place.
+the progress of the run. Random generators need not be saved, because each step's draws follow from
+the seed and the step's number.
 """
 
 import dataclasses
@@ -31,16 +31,16 @@ VERSION = 1  # of the file's layout
 
 @dataclass
 class Progress:
-    """Where a run is, and what it has seen in the epoch that it is in.
+    """How far a run is, and what it has seen in the current epoch.
 
     Attributes:
         epoch: Epochs that are finished.
-        step: Steps of the next epoch that are done.
-        loss: Sum of the losses of that epoch's images so far.
-        correct: How many of them had their true class on top.
+        step: Steps of the current epoch that are done.
+        loss: Sum of the losses of the images of these steps.
+        correct: How many of them were classified correctly.
         images: How many they are.
-        seconds: Time that epoch has taken, an earlier process's time included.
-        rows: The history: one row a finished epoch.
+        seconds: Time that the current epoch has taken, including that of a process killed in it.
+        rows: The history: one row per finished epoch.
     """
 
     epoch: int = 0
@@ -54,15 +54,15 @@ class Progress:
 
 @dataclass
 class TrainState:
-    """What changes in a run.
+    """All that changes during a run.
 
     Attributes:
-        parameters: Name to parameter, of all that trains.
+        parameters: What trains, by name.
         optimizer: SGD over these parameters.
         scaler: The loss scaler; it does nothing unless enabled.
-        budget: Bytes that the text encoder may use; kept, because pieces of another size round
+        budget: Bytes that the text encoder may use. Kept because chunks of another size round
             differently.
-        place: Where the run is.
+        progress: How far the run is.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -83,7 +83,7 @@ class TrainState:
 
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Puts what `tensors` gave back in place."""
+        """Loads what `tensors` returned."""
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"parameter.{name}"])
             if (momentum := tensors.get(f"momentum.{name}")) is not None:
@@ -112,7 +112,7 @@ def save_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> None:
 
 
 def load_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> bool:
-    """Goes on where `save_state` left off, if there is something in the folder.
+    """Continues where `save_state` left off, if there is a checkpoint in the folder.
 
     Args:
         state: A new run, which is changed.
@@ -167,11 +167,11 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) ->
 
 
 def identity(model: PromptLearner, data: Dataset, config: TrainConfig) -> dict[str, Any]:
-    """What must be the same for a run to go on: settings, model, backbone and images.
+    """What must be the same for a run to continue: settings, model, backbone and images.
 
     Args:
         model: A CoOp or CoCoOp.
-        data: Its training images; their folder may move, their names and order may not.
+        data: Its training images. Their folder may move, but their names and order must stay.
         config: The settings, resolved.
 
     Returns:

@@ -116,7 +116,7 @@ def test_images_one_by_one_are_the_same_step() -> None:
     rivals = [interleaved.Contender(model, "reference", features, labels) for _ in range(2)]
     rivals[0].one_by_one = True
     for rival in rivals:
-        rival.watched()
+        rival.train_and_count()
         rival.inference()
     assert all(d < 1e-5 for d in interleaved.differences(*rivals).values())
     one, all_at_once = (rival.facts["saved_bytes"] for rival in rivals)
@@ -191,7 +191,7 @@ def turn_switches(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: objec
 def library() -> list[object]:
     """What the switches change."""
     kinds = packed_attention.ExplicitAttention, packed_attention.FusedAttention
-    return [packed.encode_names, packed_tower.ONEDNN, *kinds]
+    return [packed.encode_classes, packed_tower.ONEDNN, *kinds]
 
 
 def test_switches_change_no_number(

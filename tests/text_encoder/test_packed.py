@@ -172,7 +172,7 @@ def test_layout_holds_every_prompt_once(case: Case) -> None:
         assert keys[seen].tolist() == path
         assert layout.positions[seen].tolist() == list(range(P, P + len(path)))
         assert layout.sees[tile, place, :P].all()
-    assert layout.size <= 2 * (prefix + sum(map(len, paths))) + R
+    assert len(layout.tokens) <= 2 * (prefix + sum(map(len, paths))) + R
 
 
 def test_names_that_begin_alike_share_tokens() -> None:
@@ -181,7 +181,7 @@ def test_names_that_begin_alike_share_tokens() -> None:
     prompts = ClassPrompts(clip, alike, 2)
     prefix, paths = suffixes(prompts)
     layout = build_layout(dict(enumerate(paths)), prefix, clip.text_width)
-    assert layout.size < 2 + sum(map(len, paths))
+    assert len(layout.tokens) < 2 + sum(map(len, paths))
     context = torch.randn(1, 1, 2, clip.text_width)
     actual, wanted = (e(clip, context, prompts) for e in (encode_packed, encode_reference))
     torch.testing.assert_close(actual, wanted, atol=1e-5, rtol=1e-5)
@@ -344,7 +344,7 @@ def test_real_names_waste_few_places() -> None:
         prompts = ClassPrompts(clip, IMAGENET_CLASSNAMES[:K], 4)
         prefix, paths = suffixes(prompts)
         layout = build_layout(dict(enumerate(paths)), prefix, 512)
-        assert layout.size < 1.05 * (4 + sum(map(len, paths)))
+        assert len(layout.tokens) < 1.05 * (4 + sum(map(len, paths)))
 
 
 def test_counted_work() -> None:

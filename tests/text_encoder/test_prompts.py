@@ -69,7 +69,8 @@ def test_shapes_and_name_lengths() -> None:
     assert prompts.tokens.shape == (5, 32)
     assert prompts.context_slots.shape == (5, 4)
     assert prompts.end_positions.shape == (5,)
-    assert prompts.name_lengths[:3] == [1, 2, 6]
+    around = 4 + 3  # context, start token, ".", end token
+    assert [len(sequence) - around for sequence in prompts.sequences[:3]] == [1, 2, 6]
     assert not prompts.state_dict(), "follows from names and backbone, so it is not saved"
 
 

@@ -26,6 +26,7 @@ CASES = {
     "CoCoOp, uneven": replace(CONFIG, drop_last=False),
     "CoCoOp, crops": replace(CONFIG, transform="train", feature_batch=3),
     "CoCoOp, in parts": replace(CONFIG, micro_batch=1),
+    "CoOp, in parts": replace(CONFIG, micro_batch=1),
 }
 
 
