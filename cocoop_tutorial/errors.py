@@ -37,6 +37,10 @@ class PromptError(CocoopError, ValueError):
     """A class name or template that cannot become a prompt."""
 
 
+class ClassNameError(PromptError, DataError):
+    """A class name that is empty, or that says the same as another one."""
+
+
 class CheckpointError(CocoopError, ValueError):
     """A saved prompt that is damaged, unsafe, or made for another backbone."""
 

@@ -3,8 +3,8 @@
 import random
 from pathlib import Path
 
+from cocoop_tutorial.classnames import check_classnames
 from cocoop_tutorial.datasets.splits import Dataset, Sample, Split
-from cocoop_tutorial.datasets.zhou import check_classnames
 from cocoop_tutorial.errors import DataError, MissingDataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
@@ -46,7 +46,7 @@ def ImageFolder(  # noqa: N802 - reads like torchvision's class of this name
     divided = (root / "train").is_dir() and (root / "test").is_dir()
     folders = class_folders(root / "train" if divided else root)
     names = [(classnames or {}).get(folder.name, folder.name) for folder in folders]
-    check_classnames(names, str(root))
+    check_classnames(names, where=str(root))
     if divided:
         labels = {folder.name: i for i, folder in enumerate(folders)}
         parts = tuple(_read_split(root / s, labels) for s in ("train", "val", "test"))

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cocoop_tutorial.classnames import check_classnames
 from cocoop_tutorial.datasets import own_splits
 from cocoop_tutorial.datasets.imagenet import SHIFTS, load_imagenet, load_shift
 from cocoop_tutorial.datasets.own_splits import read_lines
 from cocoop_tutorial.datasets.splits import Dataset, Split
-from cocoop_tutorial.datasets.zhou import Splits, check_classnames, check_exist, read_zhou_split
+from cocoop_tutorial.datasets.zhou import Splits, check_exist, read_zhou_split
 from cocoop_tutorial.errors import DataError, MissingDataError
 
 LAYOUT = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
@@ -136,7 +137,7 @@ def _from_source(name: str, root: Path, source: Source) -> Dataset:
             f"There is no folder {folder / source.images}. {how_to_get(name, root)}"
         )
     *splits, names = source.own(folder)
-    check_classnames(names, str(folder))
+    check_classnames(names, where=str(folder))
     warnings.warn(
         f"{name}: {source.split} is not in {folder}, so the split is our own and its numbers do "
         f"not compare with the paper's. The official file is linked from {LAYOUT}",
@@ -148,7 +149,7 @@ def _from_source(name: str, root: Path, source: Source) -> Dataset:
 def _aircraft(folder: Path) -> Dataset:
     """FGVCAircraft has official lists of its own: "0056978 707-320" a line."""
     names = read_lines(folder / "variants.txt")
-    check_classnames(names, str(folder / "variants.txt"))
+    check_classnames(names, where=str(folder / "variants.txt"))
     labels = {name: label for label, name in enumerate(names)}
     parts = []
     for part in ("train", "val", "test"):

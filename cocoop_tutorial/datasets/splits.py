@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from cocoop_tutorial.classnames import check_classnames
 from cocoop_tutorial.errors import DataError
 
 Sample = tuple[Path, int]
@@ -102,9 +103,8 @@ class Dataset:
     subset: str = "all"
 
     def __post_init__(self) -> None:
-        for i, name in enumerate(self.classnames):
-            if not name.strip():
-                raise DataError(f"{self.name}: class {i} has an empty name. Give it one.")
+        if self.classnames:  # a data set of one's own may share names, as ImageNet's classes do
+            check_classnames(self.classnames, allow_duplicates=True, where=self.name)
 
     def __repr__(self) -> str:
         part = "" if self.subset == "all" else f", {self.subset} classes"

@@ -4,6 +4,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cocoop_tutorial.classnames import check_classnames
 from cocoop_tutorial.datasets.splits import Split
 from cocoop_tutorial.errors import DataError, MissingDataError
 
@@ -81,31 +82,7 @@ def _by_label(json_path: Path, names: dict[int, str]) -> list[str]:
         what = f"no image has the label {missing[0]}" if names else "it lists no images"
         raise DataError(f"{json_path}: {what}. Labels must run from 0 without a gap.")
     classnames = [names[label] for label in range(len(names))]
-    check_classnames(classnames, str(json_path))
-    return classnames
-
-
-def check_classnames(names: list[str], where: str) -> None:
-    """Refuses empty names, and names that CLIP's tokenizer cannot tell apart.
-
-    Args:
-        names: Class names by label.
-        where: The file or folder that they come from, for the message.
-
-    Raises:
-        DataError: A name is empty, or two classes have one name.
-    """
-    seen: dict[str, int] = {}
-    for label, name in enumerate(names):
-        key = " ".join(name.replace("_", " ").lower().split())
-        if not key:
-            raise DataError(f"{where}: class {label} has an empty name. Give it one.")
-        if key in seen:
-            raise DataError(
-                f"{where}: classes {seen[key]} ({names[seen[key]]!r}) and {label} ({name!r}) have "
-                "the same name. Rename one, or merge them."
-            )
-        seen[key] = label
+    return check_classnames(classnames, where=str(json_path))
 
 
 def check_exist(paths: list[Path], where: str) -> None:
