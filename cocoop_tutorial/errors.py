@@ -85,6 +85,25 @@ def first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turns a missing package into an error that names the extra which brings it.
+
+    Args:
+        extra: For example "embedded".
+
+    Raises:
+        MissingDataError: The block imported a package that is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDataError(
+            f"The package {error.name} is not installed. "
+            f'Run: pip install "cocoop_tutorial[{extra}]"'
+        ) from error
+
+
+@contextlib.contextmanager
 def memory_advice(advice: str) -> Iterator[None]:
     """Turns "out of memory", on CPU or GPU, into an error that says what lowers the need.
 

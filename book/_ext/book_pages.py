@@ -25,12 +25,12 @@ from typer.main import get_command
 from cocoop_tutorial.cli import main as cli
 
 # Modules in the order in which a reader meets them; the others follow by name.
-READING_ORDER = ("clip.load", "clip.frozen", "clip.features", "datasets", "datasets.splits")
+READING_ORDER = ("clip.load", "clip.frozen", "clip.features", "datasets.load", "datasets.splits")
 READING_ORDER += ("datasets.folder", "evaluation.accuracy", "evaluation.calibration")
 READING_ORDER += ("models.zero_shot", "models.coop", "models.cocoop", "models.meta_net")
 READING_ORDER += ("models.prompt_learner", "text_encoder.prompts", "text_encoder.encode")
 READING_ORDER += ("training.loop", "training.config", "training.batches", "training.step")
-READING_ORDER += ("training.state", "distributed", "checkpoints.prompts", "checkpoints.hub")
+READING_ORDER += ("training.state", "distributed", "models.saving", "checkpoints.prompts")
 READING_ORDER += ("results", "book.plots", "book.notebook", "errors")
 HEADINGS = ("Chapter", "Code cells", "Run time", "Peak memory", "Machine", "Versions")
 

@@ -153,12 +153,12 @@ def check_emoji() -> Finding:
 
 def check_paper(root: str | Path | None = None) -> Finding:
     """Which of the paper's data sets are in their folders; none is needed here."""
-    from cocoop_tutorial.datasets import PAPER_NAMES, data_root
-    from cocoop_tutorial.datasets.paper import folder_of
+    from cocoop_tutorial.datasets.load import data_root
+    from cocoop_tutorial.datasets.paper import NAMES, folder_of
 
     folder = data_root(root)
-    there = [name for name in PAPER_NAMES if (folder / folder_of(name)).is_dir()]
-    found = f"{len(there)} of {len(PAPER_NAMES)} in {folder}"
+    there = [name for name in NAMES if (folder / folder_of(name)).is_dir()]
+    found = f"{len(there)} of {len(NAMES)} in {folder}"
     return Finding("paper's data", OK, f"{found}{': ' + ', '.join(there) if there else ''}")
 
 

@@ -20,16 +20,13 @@ from cocoop_tutorial.errors import (
     DeviceError,
     MissingDataError,
     UnknownNameError,
+    first_line,
     suggest,
 )
+from cocoop_tutorial.precision import PRECISIONS, Precision
 
 EMOJI_CLIP = Path(__file__).parents[1] / "weights" / "emoji-clip"
-PRECISIONS = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "amp": torch.float32,  # the weights; the trainer autocasts
-}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RANDOM_SEED = 0  # of the weights of "MODEL/random"
 
 
@@ -59,7 +56,7 @@ def load_clip(
     """
     target = _device(device)
     _check_precision(precision, target)
-    kind = "fp32" if precision == "amp" else precision
+    kind = Precision(precision).of_weights
     if name == "emoji-clip":
         model, tokenizer = _from_folder(EMOJI_CLIP, kind)
     elif name.startswith("local-dir:"):
@@ -78,7 +75,7 @@ def _device(device: str | torch.device | None) -> torch.device:
         torch.zeros(1, device=target)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise DeviceError(
-            f"This machine has no usable device {str(device)!r} ({_first_line(error)}). "
+            f"This machine has no usable device {str(device)!r} ({first_line(error)}). "
             "Use device='cpu', or None to take what is there."
         ) from error
     return target
@@ -88,7 +85,7 @@ def _check_precision(precision: str, device: torch.device) -> None:
     """Tries one small convolution, product and softmax in the precision."""
     if precision not in PRECISIONS:
         raise UnknownNameError(f"Unknown precision {precision!r}. {suggest(precision, PRECISIONS)}")
-    x = torch.ones(1, 4, 8, 8, dtype=PRECISIONS[precision], device=device)
+    x = torch.ones(1, 4, 8, 8, dtype=DTYPES[Precision(precision).of_weights], device=device)
     try:
         # On GPUs before Ampere torch emulates bfloat16, many times slower than float32.
         on_gpu = precision == "bf16" and device.type == "cuda"
@@ -98,7 +95,7 @@ def _check_precision(precision: str, device: torch.device) -> None:
         torch.softmax(x[0, 0] @ x[0, 0], dim=-1)
     except (RuntimeError, NotImplementedError) as error:
         raise DeviceError(
-            f"Device {str(device)!r} cannot compute in {precision} ({_first_line(error)}). "
+            f"Device {str(device)!r} cannot compute in {precision} ({first_line(error)}). "
             "Use precision='fp32'."
         ) from error
 
@@ -121,7 +118,7 @@ def _from_folder(path: Path, precision: str) -> tuple[nn.Module, Any]:
         raise
     except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
         raise BackboneError(
-            f"The model in {path} does not load: {_first_line(error)}. "
+            f"The model in {path} does not load: {first_line(error)}. "
             "Check its open_clip_config.json against its weights, or fetch the folder again."
         ) from error
 
@@ -152,7 +149,7 @@ def _from_registry(name: str, precision: str) -> tuple[nn.Module, Any]:
     except Exception as error:  # every network library has errors of its own
         raise MissingDataError(
             f"The weights of {name!r} are not on this machine, and fetching them failed: "
-            f"{_first_line(error)}. Connect once (they stay in the cache), copy the model's folder "
+            f"{first_line(error)}. Connect once (they stay in the cache), copy the model's folder "
             "here and use 'local-dir:PATH', or use 'emoji-clip', which needs no download."
         ) from error
 
@@ -196,7 +193,7 @@ def _create(name: str, tag: str | None = None, **options: Any) -> tuple[nn.Modul
             return open_clip.create_model(name, tag, **options), tokenizer
     except ImportError as error:
         raise BackboneError(
-            f"{name!r} needs a package that is not installed: {_first_line(error)}. "
+            f"{name!r} needs a package that is not installed: {first_line(error)}. "
             "SigLIP's tokenizers need: pip install transformers sentencepiece"
         ) from error
 
@@ -212,8 +209,3 @@ def _quiet() -> Iterator[None]:
     finally:
         logging.disable(before)
         logging.root.removeHandler(handler)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:300] if lines else type(error).__name__

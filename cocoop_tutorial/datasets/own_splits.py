@@ -124,7 +124,7 @@ def _flower_labels(path: Path) -> list[int]:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise DataError(f"Reading {path} needs scipy: pip install scipy.") from error
+        raise DataError(f"Reading {path} needs scipy: pip install scipy") from error
     return [int(label) - 1 for label in loadmat(path)["labels"][0]]
 
 

@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 from cocoop_tutorial.errors import TrainingError, UnknownNameError, suggest
+from cocoop_tutorial.precision import PRECISIONS, Precision
 
 TRANSFORMS = ("test", "train")
-PRECISIONS = ("fp32", "bf16", "fp16", "amp")
 
 # CoCoOp (2203.05557), section 4: CoCoOp's and its CoOp's. CoCoOp kept to one image a step for
 # want of memory; larger batches give another model.
@@ -106,8 +106,7 @@ class TrainConfig:
         """
         paper: Mapping[str, Any] = PAPER.get(method, PAPER["CoCoOp"])
         wanted = self.precision or precision
-        weights = {"amp": "fp32"}
-        if weights.get(wanted, wanted) != weights.get(precision, precision):
+        if Precision(wanted).of_weights != Precision(precision).of_weights:
             raise TrainingError(
                 f"precision={wanted!r}, but the backbone was loaded in {precision!r}. "
                 f"Load it with load_clip(name, precision={wanted!r})."

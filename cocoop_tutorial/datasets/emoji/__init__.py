@@ -1,4 +1,7 @@
-"""The embedded world's datasets: emoji by subject, drawn by houses the backbone never saw."""
+"""The embedded world's data sets: emoji by subject, drawn by houses that the backbone never saw.
+
+The paper's data sets are not here, but one folder up.
+"""
 
 import json
 from pathlib import Path
