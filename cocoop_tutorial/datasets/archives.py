@@ -20,6 +20,8 @@ BLOCK = 1 << 20
 def fetch(url: str, md5: str, folder: Path) -> Path:
     """Downloads one file, unless it is there already, and checks it.
 
+    A download that was interrupted goes on where it stopped, which pooch and torchvision cannot do.
+
     Args:
         url: Where it is.
         md5: Its checksum, in hexadecimal.
@@ -30,49 +32,64 @@ def fetch(url: str, md5: str, folder: Path) -> Path:
 
     Raises:
         MissingDataError: It cannot be downloaded.
-        DataError: What came is not what was published; it is deleted again.
+        DataError: The file that is there, or that came, is not the one that was published.
     """
     target = folder / PurePosixPath(url).name
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        try:
-            _download(url, part)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            part.unlink(missing_ok=True)
-            raise MissingDataError(
-                f"Cannot download {url} ({error}). Connect, or put the file at {target}."
-            ) from error
-        part.replace(target)
-    verify(target, md5)
+    if target.exists():  # it may have been put there by hand, so it is not ours to delete
+        check(target, md5, "Remove it, or put the right file in its place.")
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    try:
+        _download(url, part)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise MissingDataError(
+            f"Cannot download {url} ({error}). Check the network and run the same command again, "
+            f"which goes on where it stopped, or put the file at {target}."
+        ) from error
+    try:
+        check(part, md5, "It was deleted. Run the same command again.")
+    except DataError:
+        part.unlink()
+        raise
+    part.replace(target)
     return target
 
 
-def _download(url: str, target: Path) -> None:
-    with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as out:
-        total = int(answer.headers.get("Content-Length") or 0) or None
-        with bar(text=target.stem, total=total, unit="B", unit_scale=True) as progress:
+def _download(url: str, part: Path) -> None:
+    """Appends to `part` what it lacks, if the server can; else begins again."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        have = have if answer.status == http.HTTPStatus.PARTIAL_CONTENT else 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with (
+            part.open("ab" if have else "wb") as out,
+            bar(text=part.stem, total=total, initial=have, unit="B", unit_scale=True) as progress,
+        ):
             while block := answer.read(BLOCK):
                 out.write(block)
                 progress.update(len(block))
+            if total is not None and out.tell() < total:
+                raise OSError(f"the connection ended after {out.tell()} of {total} bytes")
 
 
-def verify(path: Path, md5: str) -> None:
-    """Compares a file with its published checksum, and deletes it if it differs.
+def check(path: Path, md5: str, remedy: str) -> None:
+    """Compares a file with its published checksum.
+
+    Args:
+        path: The file.
+        md5: The checksum, in hexadecimal.
+        remedy: What to do if it differs.
 
     Raises:
-        DataError: The checksum differs.
+        DataError: It differs.
     """
-    digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    if digest.hexdigest() != md5:
-        path.unlink()
-        raise DataError(
-            f"{path} is damaged or cut off (md5 {digest.hexdigest()}, expected {md5}) and was "
-            "deleted. Run the same command again."
-        )
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if digest != md5:
+        raise DataError(f"{path} is damaged or cut off (md5 {digest}, expected {md5}). {remedy}")
 
 
 def extract(archive: Path, folder: Path) -> None:
