@@ -6,6 +6,7 @@ PyTorch's restricted reader, which knows tensors and plain containers only.
 
 import io
 import pickle
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from cocoop_tutorial.errors import CheckpointError, MissingDataError
 from cocoop_tutorial.files import write_atomic
+
+# How many axes each tensor has whose shape says how large the model is.
+DIMENSIONS = {"token_prefix": 3, "token_suffix": 3, "meta_net.linear1.weight": 2}
 
 
 class _Ignored:
@@ -52,26 +56,41 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
         MissingDataError: No such file.
         CheckpointError: The file holds more than tensors, or is no prompt learner's.
     """
+    content = _load(path)
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    state = state if isinstance(state, dict) else {}
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    if "ctx" not in tensors or tensors["ctx"].dim() not in (2, 3):
+        raise CheckpointError(
+            f"{path} has no state_dict with a context ('ctx'). Official prompts are in "
+            "prompt_learner/model.pth.tar-N."
+        )
+    for name, value in tensors.items():
+        if value.numel() * value.itemsize > value.untyped_storage().nbytes():
+            raise CheckpointError(f"{path}: {name} is larger than what the file holds of it.")
+    for name, dims in DIMENSIONS.items():
+        if name in tensors and tensors[name].dim() != dims:
+            raise CheckpointError(f"{path}: {name} has {tensors[name].dim()} axes, not {dims}.")
+    return tensors
+
+
+def _load(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise MissingDataError(f"There is no file {path}.")
     try:
+        if zipfile.is_zipfile(path):  # torch.load does not look at the checksums in the archive
+            with zipfile.ZipFile(path) as archive:
+                if bad := archive.testzip():
+                    raise ValueError(f"the checksum of {bad} differs")
         with torch.serialization.safe_globals(_HARMLESS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is no checkpoint, or holds more than tensors and plain containers. It was "
             f"refused and nothing in it was run. {_reason(error)}"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+    except Exception as error:  # a damaged pickle can fail in any way
         raise CheckpointError(f"{path} is damaged ({_reason(error)}). Copy it again.") from error
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    ctx = state.get("ctx") if isinstance(state, dict) else None
-    if not isinstance(ctx, Tensor) or ctx.dim() not in (2, 3):
-        raise CheckpointError(
-            f"{path} has no state_dict with a context ('ctx'). Official prompts are in "
-            "prompt_learner/model.pth.tar-N."
-        )
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def write_official(path: str | Path, state: Mapping[str, Tensor], epoch: int) -> Path:

@@ -1,10 +1,13 @@
 """The official code's checkpoint files; that their numbers are right is in test_parity.py."""
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from learners import MODELS, NAMES, assert_same, shaken
 from parity_world import load_world
 from small_clips import small_clip
@@ -132,6 +135,47 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=str(path)):
             read_official(path)
+
+
+def test_a_tensor_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
+    model = CoOp(small_clip(), NAMES)
+    ctx = torch.zeros(1).as_strided((10**6, 10**9), (0, 0))  # some kilobytes on disk
+    with pytest.raises(CheckpointError, match="ctx is larger than what the file holds"):
+        load_official(written(tmp_path, {"state_dict": {"ctx": ctx}}), model.clip, NAMES)
+
+
+SHAPES = [(), (3,), (4, 32), (2, 4, 32), (1, 1, 1, 1)]
+
+
+@pytest.mark.parametrize("name", ["ctx", "token_suffix", "meta_net.linear1.weight"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_tensors_of_any_shape(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+    model = CoCoOp(small_clip(), NAMES)
+    state = model.prompt_state() | {name: torch.zeros(shape)}
+    with contextlib.suppress(CheckpointError):
+        load_official(written(tmp_path, {"state_dict": state}), model.clip, NAMES)
+
+
+@settings(max_examples=200)
+@given(
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1)
+)
+def test_damage_anywhere_is_named(
+    changes: list[tuple[float, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A mutated file is refused, or what changed is not part of the prompt."""
+    model = shaken(CoOp(small_clip(), NAMES, 2))
+    path = save_official(model, tmp_path_factory.mktemp("mutated") / "model", 1)
+    data = bytearray(path.read_bytes())
+    for place, flip in changes:
+        data[int(place * len(data))] ^= flip
+    path.write_bytes(data)
+    try:
+        state = read_official(path)
+    except CheckpointError as error:
+        assert str(path) in str(error)
+    else:
+        assert torch.equal(state["ctx"], model.ctx)
 
 
 def test_a_prompt_that_is_not_finite(tmp_path: Path) -> None:
