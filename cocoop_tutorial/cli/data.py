@@ -22,7 +22,7 @@ def register(parent: typer.Typer) -> None:
 def build(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Make the emoji data sets; those that are there and up to date are left alone."""
+    """Make the emoji data sets, except those that are there and up to date."""
     from cocoop_tutorial.datasets import emoji
 
     emoji.build(progress=not quiet)

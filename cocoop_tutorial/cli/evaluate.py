@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # --help must not wait for PyTorch
 PROMPTS = "prompts.safetensors"  # in a folder of `cocoop train`
 Scored = StrEnum("Scored", ["base", "new", "halves", "all"])
 
-HELP = """Score a learned prompt, or CLIP's hand-made one, on a data set.
+HELP = """Score a learned prompt, or CLIP's hand-written one, on a data set.
 
 PROMPTS is a folder that 'cocoop train' or save_pretrained wrote, a file of save_prompts, a \
 model.pth.tar-N of the official code, or the word zero-shot.
@@ -41,15 +41,15 @@ model.pth.tar-N of the official code, or the word zero-shot.
 \b
 Examples:
   cocoop evaluate runs/emoji_animals-cocoop-1
-      Where it was trained: base and new classes, and their harmonic mean.
+      On the data it was trained on: base and new classes, and their harmonic mean.
   cocoop evaluate runs/emoji_animals-cocoop-1 --data emoji_food
       On another data set, with all of its classes.
   cocoop evaluate zero-shot --data emoji_animals --classes halves --json
-      What CLIP knows without learning, as JSON.
+      CLIP without any training, as JSON.
   torchrun --nproc-per-node 2 -m cocoop_tutorial evaluate zero-shot
-      Two processes (two GPUs, if there are) share the images.
+      Two processes (two GPUs, if there are two) share the images.
 
-The exit status is 0 when all went well, 1 on an error that is named, 2 on a wrong option.
+The exit status is 0 if all went well, 1 after an error, which is named, and 2 after a wrong option.
 """
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Processes, of one thread each; none means one a core.")
+    int | None, typer.Option(min=1, help="Processes, of one thread each; by default one per core.")
 ]
 
 app = typer.Typer(help="Make the measured results of the book again.", no_args_is_help=True)
@@ -36,11 +36,11 @@ def prompt_settings(jobs: Jobs = None) -> None:
 @app.command("prompt-learning")
 def prompt_learning(
     method: Annotated[
-        list[str] | None, typer.Option(help="zero-shot, CoOp or CoCoOp; none means all.")
+        list[str] | None, typer.Option(help="zero-shot, CoOp or CoCoOp; by default all.")
     ] = None,
     jobs: Jobs = None,
 ) -> None:
-    """Train CoOp and CoCoOp on emoji datasets with three seeds; goes on where it stopped."""
+    """Train CoOp and CoCoOp on emoji datasets with three seeds; continues where it stopped."""
     from cocoop_tutorial.experiments import reproduce
 
     typer.echo(f"wrote {reproduce.prompt_learning(method, jobs).name}")

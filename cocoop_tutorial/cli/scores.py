@@ -68,7 +68,7 @@ def score(model: Any, subsets: Subsets, split: str = "test", **batches: int) -> 
         if list(model.classnames) == subset.classnames:
             here = model
         elif getattr(model, "class_specific", False):
-            continue  # such a context has nothing to say about other classes
+            continue  # such a context is of no use for other classes
         else:
             here = model.with_classnames(subset.classnames)
         scores[name] = evaluate(here, subset, split, **batches).accuracy

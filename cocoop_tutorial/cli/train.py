@@ -39,7 +39,7 @@ Method = StrEnum("Method", ["cocoop", "coop"])
 Trained = StrEnum("Trained", ["base", "all"])
 View = StrEnum("View", ["test", "train"])
 
-HELP = """Learn a prompt, and score it on the classes it saw and on those it did not.
+HELP = """Learn a prompt, and score it on the classes it was trained on and on those it was not.
 
 \b
 Examples:
@@ -56,9 +56,9 @@ Examples:
       Two processes (two GPUs, if there are two) share each step's 8 images.
 
 The folder --out gets training.safetensors (the checkpoint), prompts.safetensors (the learned \
-prompt, some kilobytes) and result.json. The same command goes on where a stopped run left off.
+prompt, some kilobytes) and result.json. The same command continues a run that was stopped.
 
-The exit status is 0 when all went well, 1 on an error that is named, 2 on a wrong option.
+The exit status is 0 if all went well, 1 after an error, which is named, and 2 after a wrong option.
 """
 
 MethodOption = Annotated[Method, typer.Option(help="What to train.")]
@@ -224,7 +224,7 @@ def _train_and_score(
     clip, seen = model.clip, next(iter(subsets.values()))
     zero = ZeroShotCLIP(clip, seen.classnames, seen.template, has_duplicate_names(seen))
     size = config.feature_batch
-    # First of all, so that a test image that cannot be read stops the run before it trains.
+    # First, so that a test image that cannot be read stops the run before it trains.
     scores = {label(zero): score(zero, subsets, feature_batch=size)}
     history = train(model, seen, config, folder=folder)
     scores[label(model)] = score(model, subsets, feature_batch=size)

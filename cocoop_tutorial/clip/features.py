@@ -1,8 +1,8 @@
 """Image features, computed once for each backbone, split and transform (chapter 1).
 
-They are kept in memory and on disk, under a digest of all that they follow from: the content of the
-images in their order, weights and structure of the image tower, transform, batch size, and what the
-last bits depend on. A run therefore never depends on what was computed before it.
+They are kept in memory and on disk, under a digest of everything that they depend on: the content
+and order of the images, the weights and structure of the image tower, transform, batch size and
+machine. A run therefore never depends on what was computed before it.
 """
 
 import contextlib
@@ -42,23 +42,23 @@ def image_features(
 ) -> tuple[Tensor, Tensor]:
     """Image features of a split, computed once and then remembered.
 
-    Two splits that list images of the same content share one entry, in this process and in those
-    that follow. Set COCOOP_FEATURES=0 to keep none on disk.
+    Two splits that list images of the same content share one entry, in this process and in later
+    ones. Set COCOOP_FEATURES=0 to keep no features on disk.
 
     Args:
         clip: The backbone.
         split: N images.
         transform: PIL image to `[3, H, W]`; None takes `clip.preprocess`. Random transforms need
-            `cache=False`; those of `clip.preprocess_train` are never remembered.
-        batch_size: Images in one pass of the image tower.
-        cache: Whether to look in the cache and to store there.
+            `cache=False`, except `clip.preprocess_train`, whose features are never remembered.
+        batch_size: Images per pass of the image tower.
+        cache: Whether to use the cache.
 
     Returns:
         Features `[N, E]`, L2-normalised, on the backbone's device, and labels `[N]` (int64) there.
 
     Raises:
         DataError: The split is empty, or an image cannot be read.
-        MemoryLimitError: A batch does not fit.
+        MemoryLimitError: A batch does not fit into memory.
     """
     if not split.samples:
         raise DataError("There are no images in this split.")
@@ -89,7 +89,7 @@ def _encode(clip: FrozenCLIP, split: Split, transform: Transform, batch_size: in
 
 
 def _key(clip: FrozenCLIP, split: Split, transform: Transform, batch_size: int) -> Key:
-    """A digest of all that the features follow from; an unknown transform stands for itself."""
+    """A digest of what the features depend on; an unknown transform stands for itself."""
     words = describe_transform(transform)
     facts: list[Any] = [
         image_digests([path for path, _ in split.samples]),
@@ -114,7 +114,7 @@ def clear_cache(disk: bool = False) -> None:
     """Forgets all image features.
 
     Args:
-        disk: Those on disk too.
+        disk: Whether to delete those on disk too.
     """
     _memory.clear()
     if disk:
@@ -122,7 +122,7 @@ def clear_cache(disk: bool = False) -> None:
             file.unlink(missing_ok=True)
 
 
-# --- on disk: whatever goes wrong there, the features are computed again ---
+# --- on disk: whatever goes wrong there, the features are computed instead ---
 
 
 def _folder() -> Path:
@@ -130,7 +130,7 @@ def _folder() -> Path:
 
 
 def _on_disk(key: Key) -> Path | None:
-    """The file of an entry, if it is one for the disk."""
+    """The file of an entry, or None if it is not to be kept on disk."""
     digest, transform = key
     if transform is not None or os.environ.get("COCOOP_FEATURES") == "0":
         return None
@@ -138,13 +138,13 @@ def _on_disk(key: Key) -> Path | None:
 
 
 def _load(key: Key, clip: FrozenCLIP) -> Tensor | None:
-    """The features on disk, unless they are not there or the file is damaged."""
+    """The features from disk, or None if they are not there or the file is damaged."""
     path = _on_disk(key)
     if path is None or not path.is_file():
         return None
     try:
         facts, tensors = read_tensors(path)
-        if facts["key"] != key[0]:  # somebody has renamed the file
+        if facts["key"] != key[0]:  # the file was renamed
             return None
         os.utime(path)  # the least recently used are removed first
         return tensors["features"].to(clip.device, copy=True)
@@ -153,7 +153,7 @@ def _load(key: Key, clip: FrozenCLIP) -> Tensor | None:
 
 
 def _store(key: Key, features: Tensor) -> None:
-    """Writes the features, if there is room; several processes may do so at once."""
+    """Writes the features if there is room; several processes may do so at the same time."""
     path = _on_disk(key)
     if path is None or features.nbytes > DISK_BYTES:
         return
@@ -163,7 +163,7 @@ def _store(key: Key, features: Tensor) -> None:
 
 
 def _make_room(nbytes: int) -> None:
-    """Removes the least recently used entries, and what killed processes have left."""
+    """Removes the least recently used entries, and partial files of killed processes."""
     facts = []
     for file in _folder().glob("*"):
         with contextlib.suppress(OSError):  # another process may remove it first

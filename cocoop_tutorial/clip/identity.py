@@ -1,7 +1,7 @@
-"""What image features follow from: the tower's weights and structure, the transform, the machine.
+"""What image features depend on: the weights and structure of the tower, transform, machine.
 
-Whatever is computed from weights and kept is kept under these names. New weights, and weights that
-were changed in place by any of PyTorch's ways, therefore never meet what old ones gave.
+Whatever is computed from weights and kept is stored under these. Results of old weights are
+therefore never returned for new ones, in whichever way PyTorch was used to change them.
 """
 
 import itertools
@@ -19,14 +19,14 @@ from torchvision import transforms as tv
 from cocoop_tutorial.clip.transforms import Transform
 from cocoop_tutorial.files import tensor_digest
 
-# Transforms that give the same pixels every time and whose repr names all of their settings.
+# Transforms that give the same pixels every time and whose repr shows all of their settings.
 FIXED = (tv.Resize, tv.CenterCrop, tv.ToTensor, tv.Normalize, MaybeConvertMode, MaybeToTensor)
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 _digests: "WeakKeyDictionary[nn.Module, tuple[Any, str]]" = WeakKeyDictionary()
 
 
 def weights_digest(module: nn.Module) -> str:
-    """A digest of all weights of a module, computed again only after one has changed.
+    """A digest of all weights of a module, recomputed only after one of them has changed.
 
     Args:
         module: For example `clip.model.visual`.
@@ -45,14 +45,14 @@ def weights_digest(module: nn.Module) -> str:
 
 @torch.no_grad()
 def _fingerprint(value: Tensor) -> tuple[Any, ...]:
-    """What changes with the values: PyTorch counts changes in place, but not those to `.data`."""
+    """What changes with the values; the sum is there for `.data`, whose changes are not counted."""
     version = 0 if value.is_inference() else value._version
     total = value.view(INTEGERS[value.itemsize]).sum(dtype=torch.int64).item()
     return value.data_ptr(), version, value.dtype, tuple(value.shape), total
 
 
 def structure(module: nn.Module) -> str:
-    """What a module computes besides its weights: activations, heads, epsilons ..."""
+    """The settings of a module other than its weights: activations, heads, epsilons ..."""
     plain = (bool, int, float, str, tuple, type(None))
     lines = []
     for name, part in module.named_modules():
@@ -62,7 +62,7 @@ def structure(module: nn.Module) -> str:
 
 
 def describe_transform(transform: Transform) -> str | None:
-    """A transform in words, if it is fixed and they say all about it; else None."""
+    """All settings of a transform as text, or None if it may be random or has others."""
     parts = getattr(transform, "transforms", None)
     if type(transform) is not tv.Compose or not all(type(part) in FIXED for part in parts):
         return None
@@ -71,7 +71,7 @@ def describe_transform(transform: Transform) -> str | None:
 
 
 def machine(device: torch.device) -> tuple[Any, ...]:
-    """What the last bits depend on: versions, processor, threads, and PyTorch's switches."""
+    """What the last bits of a result depend on: versions, processor, threads, settings."""
     cuda = device.type == "cuda"
     return (
         torch.__version__,

@@ -1,4 +1,4 @@
-"""Downloading with a checksum, and unpacking without surprises."""
+"""Downloading with a checksum, and unpacking only what stays inside the folder."""
 
 import contextlib
 import hashlib
@@ -18,24 +18,24 @@ BLOCK = 1 << 20
 
 
 def fetch(url: str, md5: str, folder: Path) -> Path:
-    """Downloads one file, unless it is there already, and checks it.
+    """Downloads a file, unless it is there already, and checks it.
 
-    A download that was interrupted goes on where it stopped, which pooch and torchvision cannot do.
+    An interrupted download continues where it stopped, which pooch and torchvision cannot do.
 
     Args:
-        url: Where it is.
+        url: Its address.
         md5: Its checksum, in hexadecimal.
-        folder: Where it goes.
+        folder: The folder to put it into.
 
     Returns:
-        The path of the whole, checked file.
+        The path of the complete, checked file.
 
     Raises:
         MissingDataError: It cannot be downloaded.
-        DataError: The file that is there, or that came, is not the one that was published.
+        DataError: The file does not have the published checksum.
     """
     target = folder / PurePosixPath(url).name
-    if target.exists():  # it may have been put there by hand, so it is not ours to delete
+    if target.exists():  # never delete it: it may have been put there by hand
         check(target, md5, "Remove it, or put the right file in its place.")
         return target
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def fetch(url: str, md5: str, folder: Path) -> Path:
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise MissingDataError(
             f"Cannot download {url} ({error}). Check the network and run the same command again, "
-            f"which goes on where it stopped, or put the file at {target}."
+            f"which continues where it stopped, or put the file at {target}."
         ) from error
     try:
         check(part, md5, "It was deleted. Run the same command again.")
@@ -57,7 +57,7 @@ def fetch(url: str, md5: str, folder: Path) -> Path:
 
 
 def _download(url: str, part: Path) -> None:
-    """Appends to `part` what it lacks, if the server can; else begins again."""
+    """Appends what `part` lacks, if the server can send a range; else starts again."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=60) as answer:
@@ -93,11 +93,11 @@ def check(path: Path, md5: str, remedy: str) -> None:
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Unpacks a .tar(.gz) or .zip, all or nothing.
+    """Unpacks a .tar(.gz) or .zip completely, or not at all.
 
     Args:
         archive: The file.
-        folder: A folder that does not exist yet; it is made only when everything was unpacked.
+        folder: A folder that does not exist yet; it is made after everything has been unpacked.
 
     Raises:
         MissingDataError: There is no such archive.
@@ -113,7 +113,7 @@ def extract(archive: Path, folder: Path) -> None:
         part.replace(folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # a full disk or a missing permission is no fault of the archive
+            raise  # a full disk or a missing permission, for example
         raise DataError(
             f"{archive} is damaged or cut off ({error}). Delete it and download it again."
         ) from error
@@ -137,13 +137,15 @@ def _unpack(archive: Path, folder: Path) -> None:
             target = str(base / member.linkname) if member.issym() or member.islnk() else ""
             _check_entry(archive, member.name, target)
             if not (member.isfile() or member.isdir() or target):
-                raise DataError(f"{archive}: {member.name!r} is neither file, folder nor link.")
+                raise DataError(
+                    f"{archive}: {member.name!r} is neither a file, a folder nor a link."
+                )
         safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
         file.extractall(folder, members, **safe)
 
 
 def _check_entry(archive: Path, name: str, link: str) -> None:
-    """Refuses absolute paths, and paths or links that climb out of the folder."""
+    """Refuses absolute paths, and paths and links that lead out of the folder."""
     for path in (name, link):
         pure, depth = PurePosixPath(path.replace("\\", "/")), 0
         for part in pure.parts:

@@ -1,4 +1,4 @@
-"""Your own images: a folder with one sub-folder a class (chapters 2 and 10)."""
+"""Your own images: a folder with one sub-folder per class (chapters 2 and 10)."""
 
 import random
 from pathlib import Path
@@ -18,25 +18,25 @@ def ImageFolder(  # noqa: N802 - reads like torchvision's class of this name
     test: float = 0.3,
     seed: int = 1,
 ) -> Dataset:
-    """Makes a data set of `root/CLASS/*.jpg`, or of `root/train/CLASS/...` with val and test.
+    """Makes a data set from `root/CLASS/*.jpg`, or from `root/train/CLASS/...`, `val` and `test`.
 
-    Without `train` and `test` folders the images of each class are shuffled once, with the seed,
+    If there are no `train` and `test` folders, the images of each class are shuffled with the seed
     and divided.
 
     Args:
         root: The folder.
-        template: The hand-made prompt.
+        template: The hand-written prompt.
         classnames: Folder name to class name, where they differ.
         val: Share of each class for validation.
         test: Share of each class for testing.
-        seed: Seed of the division.
+        seed: Seed of the shuffle.
 
     Returns:
-        A data set named after the folder; labels follow the sorted folder names.
+        A data set with the name of the folder; labels follow the sorted folder names.
 
     Raises:
         MissingDataError: There is no such folder.
-        DataError: It has no classes, a class has no images, or two classes have one name.
+        DataError: It has no classes, a class has no images, or two classes have the same name.
 
     Introduced in chapter 2.
     """
@@ -82,10 +82,10 @@ def images_of(folder: Path) -> list[Path]:
 
 
 def divide(folders: list[Path], val: float, test: float, seed: int) -> tuple[Split, Split, Split]:
-    """Divides each class folder on its own; at least one image of each stays for training.
+    """Divides each class folder separately; at least one image of each stays for training.
 
     Args:
-        folders: One folder a class, by label.
+        folders: One folder per class, by label.
         val: Share for validation.
         test: Share for testing.
         seed: Seed of the shuffle.
@@ -119,7 +119,7 @@ def _read_split(root: Path, labels: dict[str, int]) -> Split:
         if folder.name not in labels:
             raise DataError(
                 f"{folder} is a class that {root.parent / 'train'} does not have. "
-                "Rename or remove it."
+                "Rename it or remove it."
             )
         samples += [(path, labels[folder.name]) for path in images_of(folder)]
     return Split(samples)

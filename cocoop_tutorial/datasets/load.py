@@ -22,15 +22,15 @@ def load_dataset(name: str, root: Path | str | None = None, download: bool = Fal
         name: For example "emoji_animals" or "caltech101".
         root: The folder that holds `caltech-101/`, `oxford_pets/` ...; None takes $COCOOP_DATA,
             else `./data`. For emoji data None takes the cache that `cocoop data build` fills.
-        download: Fetch it first if its folder is not there and a program can fetch it.
+        download: Download it first if its folder does not exist.
 
     Returns:
         Train, val and test with class names; `paper_split` says whether they are the official
         splits.
 
     Raises:
-        UnknownNameError: No such data set; the message has the near matches.
-        MissingDataError: It is not there; the message says how to get it.
+        UnknownNameError: No such data set; the message suggests similar names.
+        MissingDataError: It is not here; the message says how to get it.
         DataError: A split file is damaged.
 
     Introduced in chapter 2.

@@ -1,4 +1,4 @@
-"""Splits for data whose official split file is not at hand: sound, but not the paper's."""
+"""Our own splits, for data sets whose official split file is missing; not the paper's."""
 
 import random
 from collections import defaultdict
@@ -9,7 +9,7 @@ from cocoop_tutorial.datasets.splits import Sample, Split
 from cocoop_tutorial.datasets.zhou import Splits, check_exist
 from cocoop_tutorial.errors import DataError, MissingDataError
 
-SEED = 1  # of the division; fixed, so that everybody gets the same one
+SEED = 1  # of the shuffle; fixed, so that everybody gets the same split
 EUROSAT = {
     "AnnualCrop": "Annual Crop Land",
     "HerbaceousVegetation": "Herbaceous Vegetation Land",
@@ -32,12 +32,12 @@ CALTECH_IGNORED = ("BACKGROUND_Google", "Faces_easy")
 def by_folder(
     images: Path, names: dict[str, str] | None = None, ignore: tuple[str, ...] = ()
 ) -> Splits:
-    """50% train, 20% val, 30% test of each class folder, the shares of the official code.
+    """Splits each class folder into 50% train, 20% val and 30% test, like the official code.
 
     Args:
-        images: The folder that holds one folder a class.
+        images: The folder with one folder per class.
         names: Folder name to class name, where they differ.
-        ignore: Folders that are no class.
+        ignore: Folders that are not classes.
 
     Returns:
         Train, val, test, class names.
@@ -48,7 +48,7 @@ def by_folder(
 
 
 def caltech101(folder: Path) -> Splits:
-    """Caltech101 without its two folders that are no class of their own."""
+    """Caltech101, without the two folders that are not classes."""
     return by_folder(folder / "101_ObjectCategories", CALTECH, CALTECH_IGNORED)
 
 
@@ -68,7 +68,7 @@ def eurosat(folder: Path) -> Splits:
 
 
 def oxford_pets(folder: Path) -> Splits:
-    """Pets: the published trainval and test lists; a fifth of trainval becomes val."""
+    """OxfordPets: the published trainval and test lists; a fifth of trainval becomes val."""
     names: dict[int, str] = {}
     trainval = _pets_list(folder, "trainval.txt", names)
     test = _pets_list(folder, "test.txt", names)
@@ -86,7 +86,7 @@ def oxford_pets(folder: Path) -> Splits:
 
 
 def _pets_list(folder: Path, file: str, names: dict[int, str]) -> list[Sample]:
-    """Lines are "Abyssinian_100 1 1 1": image, class from 1, species, breed."""
+    """Reads lines like "Abyssinian_100 1 1 1": image, class from 1, species, breed."""
     path = folder / "annotations" / file
     samples = []
     for line in read_lines(path):
@@ -120,7 +120,7 @@ def oxford_flowers(folder: Path) -> Splits:
 
 def _flower_labels(path: Path) -> list[int]:
     if not path.is_file():
-        raise MissingDataError(f"There is no {path}, which holds the labels of Flowers102.")
+        raise MissingDataError(f"There is no file {path}, which has the labels of Flowers102.")
     try:
         from scipy.io import loadmat
     except ImportError as error:
@@ -129,17 +129,19 @@ def _flower_labels(path: Path) -> list[int]:
 
 
 def _flower_names() -> list[str]:
-    from torchvision.datasets import Flowers102  # slow to import, and needed here only
+    from torchvision.datasets import Flowers102  # here, because it is slow to import
 
     return list(Flowers102.classes)
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty.
+    """The lines of a text file, without empty ones.
 
     Raises:
         MissingDataError: There is no such file.
     """
     if not path.is_file():
-        raise MissingDataError(f"There is no {path}. It belongs to the data set's annotations.")
+        raise MissingDataError(
+            f"There is no file {path}. It belongs to the annotations of the data set."
+        )
     return [line.strip() for line in path.read_text().splitlines() if line.strip()]

@@ -135,7 +135,7 @@ def test_a_slash_in_the_models_own_name() -> None:
         ("emoji_clip", "emoji-clip"),
         ("ViT-B-16/opena", "'openai'"),
         ("ViT-B-61/openai", "ViT-B-16"),
-        ("ViT-B-16", "lacks the weights' tag"),
+        ("ViT-B-16", "does not say which weights"),
         ("ViT-B/16", "ViT-B-16/TAG"),
         ("", "Unknown backbone"),
     ],

@@ -87,5 +87,5 @@ def verify() -> list[str]:
         if not making.is_fresh(name):
             wrong.append(f"{name}: not made, or made by an older version")
             continue
-        wrong += making.damage(name)
+        wrong += making.corrupted_files(name)
     return wrong
