@@ -18,7 +18,14 @@ import torch
 from torch import Tensor
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.clip.identity import describe_transform, machine, structure, weights_digest
+from cocoop_tutorial.clip.identity import (
+    describe_transform,
+    has_hooks,
+    is_published,
+    machine,
+    structure,
+    weights_digest,
+)
 from cocoop_tutorial.clip.transforms import TrainTransform, Transform
 from cocoop_tutorial.datasets.images import image_batches, image_digests
 from cocoop_tutorial.datasets.splits import Split
@@ -29,7 +36,7 @@ from cocoop_tutorial.progress import bar
 MEMORY_BYTES = 2 * 1024**3  # per backbone: half a million images at E = 1024
 DISK_BYTES = 2 * 1024**3  # of all backbones together
 DAY = 24 * 3600
-Key = tuple[str, Transform | None]
+Key = tuple[str, Any]  # digest, and what is not in it: a transform or a backbone of one's own
 _memory: "WeakKeyDictionary[FrozenCLIP, OrderedDict[Key, Tensor]]" = WeakKeyDictionary()
 
 
@@ -43,7 +50,7 @@ def image_features(
     """Image features of a split, computed once and then remembered.
 
     Two splits that list images of the same content share one entry, in this process and in later
-    ones. Set COCOOP_FEATURES=0 to keep no features on disk.
+    ones. Set COCOOP_FEATURES=0 to keep no features on disk. A tower with hooks is never cached.
 
     Args:
         clip: The backbone.
@@ -64,7 +71,7 @@ def image_features(
         raise DataError("There are no images in this split.")
     transform = transform or clip.preprocess
     labels = torch.tensor(split.labels, device=clip.device)
-    if not cache or isinstance(transform, TrainTransform):
+    if not cache or isinstance(transform, TrainTransform) or has_hooks(clip.model.visual):
         return _encode(clip, split, transform, batch_size), labels
     entries = _memory.setdefault(clip, OrderedDict())
     key = _key(clip, split, transform, batch_size)
@@ -89,8 +96,9 @@ def _encode(clip: FrozenCLIP, split: Split, transform: Transform, batch_size: in
 
 
 def _key(clip: FrozenCLIP, split: Split, transform: Transform, batch_size: int) -> Key:
-    """A digest of what the features depend on; an unknown transform stands for itself."""
+    """A digest of what the features depend on; transforms and code of one's own are not in it."""
     words = describe_transform(transform)
+    published = type(clip) is FrozenCLIP and is_published(clip.model.visual)
     facts: list[Any] = [
         image_digests([path for path, _ in split.samples]),
         weights_digest(clip.model.visual),
@@ -102,7 +110,7 @@ def _key(clip: FrozenCLIP, split: Split, transform: Transform, batch_size: int) 
         machine(clip.device),
     ]
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()
-    return digest, None if words else transform
+    return digest, None if words and published else transform
 
 
 def _trim(entries: "OrderedDict[Key, Tensor]") -> None:
@@ -131,8 +139,8 @@ def _folder() -> Path:
 
 def _on_disk(key: Key) -> Path | None:
     """The file of an entry, or None if it is not to be kept on disk."""
-    digest, transform = key
-    if transform is not None or os.environ.get("COCOOP_FEATURES") == "0":
+    digest, unknown = key
+    if unknown is not None or os.environ.get("COCOOP_FEATURES") == "0":
         return None
     return _folder() / f"{digest}.safetensors"
 

@@ -9,6 +9,7 @@ import re
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import open_clip
 import PIL
 import torch
 import torchvision
@@ -21,6 +22,7 @@ from cocoop_tutorial.files import tensor_digest
 
 # Transforms that give the same pixels every time and whose repr shows all of their settings.
 FIXED = (tv.Resize, tv.CenterCrop, tv.ToTensor, tv.Normalize, MaybeConvertMode, MaybeToTensor)
+PACKAGES = ("torch", "open_clip", "timm")
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 _digests: "WeakKeyDictionary[nn.Module, tuple[Any, str]]" = WeakKeyDictionary()
 
@@ -61,6 +63,16 @@ def structure(module: nn.Module) -> str:
     return "\n".join(lines)
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody's code runs within a module's forward pass and may change its result."""
+    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+def is_published(module: nn.Module) -> bool:
+    """Whether all code of a module is that of a package with a version, not of a notebook."""
+    return all(type(part).__module__.split(".")[0] in PACKAGES for part in module.modules())
+
+
 def describe_transform(transform: Transform) -> str | None:
     """All settings of a transform as text, or None if it may be random or has others."""
     parts = getattr(transform, "transforms", None)
@@ -76,6 +88,7 @@ def machine(device: torch.device) -> tuple[Any, ...]:
     return (
         torch.__version__,
         torchvision.__version__,
+        open_clip.__version__,
         PIL.__version__,
         torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability(),
         torch.get_num_threads(),
