@@ -1,4 +1,4 @@
-"""One rule for class names: each says something, and no two say the same."""
+"""The rule for class names: none is empty, and no two read the same."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def clean_name(name: str) -> str:
-    """A class name as it is read: "_" becomes a space."""
+    """A class name as it is used in prompts: "_" becomes a space."""
     return name.replace("_", " ").strip()
 
 
 def check_classnames(
     classnames: Sequence[str], allow_duplicates: bool = False, where: str = "The class names"
 ) -> list[str]:
-    """Refuses lists of names that CLIP cannot tell apart.
+    """Refuses empty names, and names that CLIP cannot tell apart.
 
     Names are compared as CLIP's tokenizer reads them: "Hot_dog", "hot  dog" and "hot dog" are the
     same to it.
@@ -27,13 +27,13 @@ def check_classnames(
         classnames: K names, by label.
         allow_duplicates: Two classes may share a name, as they do in the official ImageNet list
             ("missile", "sunglasses"); their logits are then equal.
-        where: The file or folder that they come from, for the message.
+        where: The file or folder of the names, for the error message.
 
     Returns:
         The names, unchanged.
 
     Raises:
-        ClassNameError: No names, an empty name, or a name that is there twice.
+        ClassNameError: There are no names, one is empty, or two are the same.
     """
     names = [classnames] if isinstance(classnames, str) else list(classnames)
     if not names:

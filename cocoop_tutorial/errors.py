@@ -38,7 +38,7 @@ class PromptError(CocoopError, ValueError):
 
 
 class ClassNameError(PromptError, DataError):
-    """A class name that is empty, or that says the same as another one."""
+    """A class name that is empty, or reads the same as another one."""
 
 
 class CheckpointError(CocoopError, ValueError):

@@ -1,4 +1,4 @@
-"""Names of the precisions; apart from PyTorch, so that `cocoop --help` need not wait for it."""
+"""Names of the precisions, without importing PyTorch, so that `cocoop --help` is quick."""
 
 from enum import StrEnum
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from joblib import cpu_count
 
 from cocoop_tutorial.errors import DataError, MissingDataError, suggest
 from cocoop_tutorial.files import write_atomic
@@ -142,10 +143,9 @@ def device_name(device: str | torch.device | None = None) -> str:
     if kind == "cuda":
         facts = torch.cuda.get_device_properties(0)
         return f"{facts.name}, {facts.total_memory / 1024**3:.0f} GB"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     # CPUs with equally many cores can differ threefold in speed, mostly by their instruction set.
     level = torch.backends.cpu.get_cpu_capability().replace("DEFAULT", "")
-    return f"{kind.upper()}, {cores} cores, {platform.machine()} {level}".rstrip()
+    return f"{kind.upper()}, {cpu_count()} cores, {platform.machine()} {level}".rstrip()
 
 
 def _command() -> str:

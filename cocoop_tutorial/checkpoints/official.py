@@ -23,21 +23,21 @@ DIMENSIONS = {"token_prefix": 3, "token_suffix": 3, "meta_net.linear1.weight": 2
 
 
 class _Ignored:
-    """Stands in for the optimiser and scheduler objects in official files; does nothing."""
+    """Replaces the optimiser and scheduler objects in official files; does nothing."""
 
     def __init__(self, *_: Any) -> None:
-        """Takes anything."""
+        """Accepts any arguments."""
 
     def __setstate__(self, state: Any) -> None:
-        """Throws the state away."""
+        """Ignores the state."""
 
 
 def _plain_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
-# Dassl's warm-up keeps its inner scheduler, and that its optimiser, as objects in "scheduler".
-# Under these names the reader makes what stands on the left, never the objects themselves.
+# Dassl's warm-up scheduler contains another scheduler, and that one its optimiser, as objects. In
+# place of the classes named on the right, the reader calls what is on the left.
 _HARMLESS = [
     (_plain_dict, "collections.defaultdict"),
     (dict, "builtins.dict"),
@@ -54,7 +54,7 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         MissingDataError: No such file.
-        CheckpointError: The file holds more than tensors, or is no prompt learner's.
+        CheckpointError: The file holds more than tensors, is damaged, or holds no prompt.
     """
     content = _load(path)
     state = content.get("state_dict") if isinstance(content, dict) else None
@@ -67,7 +67,7 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
         )
     for name, value in tensors.items():
         if value.numel() * value.itemsize > value.untyped_storage().nbytes():
-            raise CheckpointError(f"{path}: {name} is larger than what the file holds of it.")
+            raise CheckpointError(f"{path}: {name} claims to be larger than its data in the file.")
     for name, dims in DIMENSIONS.items():
         if name in tensors and tensors[name].dim() != dims:
             raise CheckpointError(f"{path}: {name} has {tensors[name].dim()} axes, not {dims}.")
@@ -86,7 +86,7 @@ def _load(path: str | Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is no checkpoint, or holds more than tensors and plain containers. It was "
+            f"{path} is not a checkpoint, or holds more than tensors and plain containers. It was "
             f"refused and nothing in it was run. {_reason(error)}"
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from joblib import cpu_count
 from torch import Tensor
 
 from cocoop_tutorial.datasets.splits import Dataset, Split, open_image
@@ -18,13 +19,6 @@ from cocoop_tutorial.progress import bar
 
 SETTLED = 2.0  # seconds; a younger file may change again within one tick of the file system's clock
 _known_digests: dict[Path, tuple[tuple[int, ...], str]] = {}
-
-
-def cpu_count() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def image_batches(
