@@ -36,17 +36,24 @@ def _plain_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
-# Dassl's warm-up scheduler contains another scheduler, and that one its optimiser, as objects. In
-# place of the classes named on the right, the reader calls what is on the left.
+# Dassl's warm-up scheduler contains another scheduler, and that one its optimiser, as objects. The
+# reader makes objects that do nothing in place of these classes.
+_OPTIMISERS = (
+    "torch.optim.adam.Adam",
+    "torch.optim.adamw.AdamW",
+    "torch.optim.rmsprop.RMSprop",
+    "torch.optim.sgd.SGD",
+    "dassl.optim.radam.RAdam",
+    "torch.optim.lr_scheduler.CosineAnnealingLR",
+    "torch.optim.lr_scheduler.MultiStepLR",
+    "torch.optim.lr_scheduler.StepLR",
+)
 _HARMLESS = [
     (_plain_dict, "collections.defaultdict"),
     (dict, "builtins.dict"),
-    (_Ignored, "torch.optim.adam.Adam"),
-    (_Ignored, "torch.optim.lr_scheduler.CosineAnnealingLR"),
-    (_Ignored, "torch.optim.lr_scheduler.MultiStepLR"),
-    (_Ignored, "torch.optim.lr_scheduler.StepLR"),
-    (_Ignored, "torch.optim.sgd.SGD"),
+    *((_Ignored, name) for name in _OPTIMISERS),
 ]
+PREFIXES = ("module.", "prompt_learner.")  # of a model in DataParallel, and of a whole model's file
 
 
 def read_official(path: str | Path) -> dict[str, Tensor]:
@@ -59,7 +66,7 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
     content = _load(path)
     state = content.get("state_dict") if isinstance(content, dict) else None
     state = state if isinstance(state, dict) else {}
-    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = {_bare(str(n)): value for n, value in state.items() if isinstance(value, Tensor)}
     if "ctx" not in tensors or tensors["ctx"].dim() not in (2, 3):
         raise CheckpointError(
             f"{path} has no state_dict with a context ('ctx'). Official prompts are in "
@@ -72,6 +79,13 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
         if name in tensors and tensors[name].dim() != dims:
             raise CheckpointError(f"{path}: {name} has {tensors[name].dim()} axes, not {dims}.")
     return tensors
+
+
+def _bare(name: str) -> str:
+    """The name of a tensor without prefixes."""
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
 
 
 def _load(path: str | Path) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,16 +51,40 @@ def content(model: CoOp | CoCoOp) -> dict[str, object]:
     return {"state_dict": model.prompt_state(), "epoch": 1}
 
 
-def test_schedulers_kept_as_objects_are_passed_over(tmp_path: Path) -> None:
+class RAdam(torch.optim.Adam):
+    """Dassl's own optimiser, as far as a pickle shows it."""
+
+    __module__ = "dassl.optim.radam"
+
+
+OPTIMISERS = [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, RAdam]
+
+
+@pytest.mark.parametrize("kind", OPTIMISERS, ids=lambda kind: kind.__name__)
+def test_schedulers_kept_as_objects_are_passed_over(
+    kind: type[torch.optim.Optimizer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = shaken(CoCoOp(small_clip(), NAMES))
-    optimizer = torch.optim.SGD(model.prompt_parameters().values(), lr=0.1, momentum=0.9)
+    optimizer = kind(model.prompt_parameters().values(), lr=0.1)
     model.ctx.sum().backward()
     optimizer.step()
     inner = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
     scheduler = {"successor": inner, "last_epoch": 1, "base_lrs": [0.1]}
     extra = {"optimizer": optimizer.state_dict(), "scheduler": scheduler}
-    path = written(tmp_path, content(model) | extra)
+    with monkeypatch.context() as patch:  # Dassl is installed where the file is written only
+        for name in ("dassl", "dassl.optim", "dassl.optim.radam"):
+            patch.setitem(sys.modules, name, sys.modules[__name__])
+        path = written(tmp_path, content(model) | extra)
     loaded = load_official(path, model.clip, NAMES)
+    loaded.ctx_init = model.ctx_init
+    assert_same(loaded, model)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "prompt_learner.", "module.prompt_learner."])
+def test_prefixes_of_names(prefix: str, tmp_path: Path) -> None:
+    model = shaken(CoCoOp(small_clip(), NAMES))
+    state = {prefix + name: value for name, value in model.prompt_state().items()}
+    loaded = load_official(written(tmp_path, {"state_dict": state}), model.clip, NAMES)
     loaded.ctx_init = model.ctx_init
     assert_same(loaded, model)
 
