@@ -101,9 +101,9 @@ def gather_rows(rows: Tensor, n: int) -> Tensor:
     """
     if not active():
         return rows
-    parts = [torch.empty_like(rows) for _ in range(world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)[:n]
+    shares = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(shares, rows.contiguous())
+    return torch.cat(shares)[:n]
 
 
 def total(values: list[float], device: torch.device) -> list[float]:

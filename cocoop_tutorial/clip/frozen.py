@@ -150,7 +150,7 @@ class FrozenCLIP(nn.Module):
             `[N, E]`, L2-normalised.
         """
         tokens = self.tokenize(texts).to(self.device)
-        features = [self.model.encode_text(part) for part in tokens.split(batch_size)]
+        features = [self.model.encode_text(batch) for batch in tokens.split(batch_size)]
         return F.normalize(torch.cat(features), dim=-1)
 
     def extra_repr(self) -> str:

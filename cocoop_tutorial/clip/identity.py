@@ -57,28 +57,28 @@ def structure(module: nn.Module) -> str:
     """The settings of a module other than its weights: activations, heads, epsilons ..."""
     plain = (bool, int, float, str, tuple, type(None))
     lines = []
-    for name, part in module.named_modules():
-        settings = {k: v for k, v in sorted(vars(part).items()) if isinstance(v, plain)}
-        lines.append(f"{name} {type(part).__qualname__} {settings}")
+    for name, inner in module.named_modules():
+        settings = {k: v for k, v in sorted(vars(inner).items()) if isinstance(v, plain)}
+        lines.append(f"{name} {type(inner).__qualname__} {settings}")
     return "\n".join(lines)
 
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether somebody's code runs within a module's forward pass and may change its result."""
-    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
 def is_published(module: nn.Module) -> bool:
     """Whether all code of a module is that of a package with a version, not of a notebook."""
-    return all(type(part).__module__.split(".")[0] in PACKAGES for part in module.modules())
+    return all(type(m).__module__.split(".")[0] in PACKAGES for m in module.modules())
 
 
 def describe_transform(transform: Transform) -> str | None:
     """All settings of a transform as text, or None if it may be random or has others."""
-    parts = getattr(transform, "transforms", None)
-    if type(transform) is not tv.Compose or not all(type(part) in FIXED for part in parts):
+    steps = getattr(transform, "transforms", ())
+    if type(transform) is not tv.Compose or not all(type(step) in FIXED for step in steps):
         return None
-    text = repr(parts)
+    text = repr(steps)
     return None if re.search(r" at 0x[0-9a-f]+", text) else text
 
 

@@ -49,10 +49,10 @@ def ImageFolder(  # noqa: N802 - reads like torchvision's class of this name
     check_classnames(names, where=str(root))
     if divided:
         labels = {folder.name: i for i, folder in enumerate(folders)}
-        parts = tuple(_read_split(root / s, labels) for s in ("train", "val", "test"))
+        splits = tuple(_read_split(root / s, labels) for s in ("train", "val", "test"))
     else:
-        parts = divide(folders, val, test, seed)
-    return Dataset(root.name, names, *parts, template=template)
+        splits = divide(folders, val, test, seed)
+    return Dataset(root.name, names, *splits, template=template)
 
 
 def class_folders(root: Path, ignore: tuple[str, ...] = ()) -> list[Path]:
@@ -99,16 +99,16 @@ def divide(folders: list[Path], val: float, test: float, seed: int) -> tuple[Spl
     if val < 0 or test < 0 or val + test >= 1:
         raise DataError(f"val={val} and test={test} must be at least 0 and sum to less than 1.")
     rng = random.Random(seed)
-    parts: tuple[list[Sample], ...] = ([], [], [])
+    splits: tuple[list[Sample], ...] = ([], [], [])
     for label, folder in enumerate(folders):
         samples = [(path, label) for path in images_of(folder)]
         rng.shuffle(samples)
         n_test = min(round(len(samples) * test), len(samples) - 1)
         n_val = min(round(len(samples) * val), len(samples) - 1 - n_test)
-        parts[2].extend(samples[:n_test])
-        parts[1].extend(samples[n_test : n_test + n_val])
-        parts[0].extend(samples[n_test + n_val :])
-    return Split(parts[0]), Split(parts[1]), Split(parts[2])
+        splits[2].extend(samples[:n_test])
+        splits[1].extend(samples[n_test : n_test + n_val])
+        splits[0].extend(samples[n_test + n_val :])
+    return Split(splits[0]), Split(splits[1]), Split(splits[2])
 
 
 def _read_split(root: Path, labels: dict[str, int]) -> Split:

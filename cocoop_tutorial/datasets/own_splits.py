@@ -106,16 +106,16 @@ def oxford_flowers(folder: Path) -> Splits:
     for i, label in enumerate(labels):
         by_label[label].append((folder / "jpg" / f"image_{i + 1:05d}.jpg", label))
     rng = random.Random(SEED)
-    parts: tuple[list[Sample], ...] = ([], [], [])
+    splits: tuple[list[Sample], ...] = ([], [], [])
     for label in sorted(by_label):
         samples = by_label[label]
         rng.shuffle(samples)
         n_train, n_val = round(len(samples) * 0.5), round(len(samples) * 0.2)
-        parts[0].extend(samples[:n_train])
-        parts[1].extend(samples[n_train : n_train + n_val])
-        parts[2].extend(samples[n_train + n_val :])
-    check_exist([image for part in parts for image, _ in part], str(folder / "imagelabels.mat"))
-    return Split(parts[0]), Split(parts[1]), Split(parts[2]), names
+        splits[0].extend(samples[:n_train])
+        splits[1].extend(samples[n_train : n_train + n_val])
+        splits[2].extend(samples[n_train + n_val :])
+    check_exist([image for split in splits for image, _ in split], str(folder / "imagelabels.mat"))
+    return Split(splits[0]), Split(splits[1]), Split(splits[2]), names
 
 
 def _flower_labels(path: Path) -> list[int]:

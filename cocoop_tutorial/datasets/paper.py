@@ -151,14 +151,14 @@ def _aircraft(folder: Path) -> Dataset:
     names = read_lines(folder / "variants.txt")
     check_classnames(names, where=str(folder / "variants.txt"))
     labels = {name: label for label, name in enumerate(names)}
-    parts = []
-    for part in ("train", "val", "test"):
-        path, samples = folder / f"images_variant_{part}.txt", []
+    splits = []
+    for split in ("train", "val", "test"):
+        path, samples = folder / f"images_variant_{split}.txt", []
         for line in read_lines(path):
             image, _, variant = line.partition(" ")
             if variant not in labels:
                 raise DataError(f"{path}: {variant!r} is not in variants.txt.")
             samples.append((folder / "images" / f"{image}.jpg", labels[variant]))
         check_exist([image for image, _ in samples], str(path))
-        parts.append(Split(samples))
-    return Dataset("fgvc_aircraft", names, *parts, template=AIRCRAFT, paper_split=True)
+        splits.append(Split(samples))
+    return Dataset("fgvc_aircraft", names, *splits, template=AIRCRAFT, paper_split=True)

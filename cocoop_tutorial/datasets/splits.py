@@ -107,9 +107,9 @@ class Dataset:
             check_classnames(self.classnames, allow_duplicates=True, where=self.name)
 
     def __repr__(self) -> str:
-        part = "" if self.subset == "all" else f", {self.subset} classes"
+        subset = "" if self.subset == "all" else f", {self.subset} classes"
         sizes = ", ".join(f"{len(getattr(self, s))} {s}" for s in ("train", "val", "test"))
-        return f"Dataset({self.name}{part}: {len(self.classnames)} classes, {sizes})"
+        return f"Dataset({self.name}{subset}: {len(self.classnames)} classes, {sizes})"
 
     def split(self, name: str) -> Split:
         """The split called "train", "val" or "test".
