@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, and checked against a digest when they are read."""
+"""Files on disk: written completely or not at all, and checked against a digest when read."""
 
 import contextlib
 import glob
@@ -23,7 +23,7 @@ KEY, DIGEST = "cocoop_tutorial", "digest"  # in the metadata of a safetensors fi
 
 
 def cache_root() -> Path:
-    """The folder of everything that can be made again.
+    """The folder of data and features that can be recomputed.
 
     Returns:
         $COCOOP_CACHE if it is set, else `data/cache` in a clone, else `~/.cache/cocoop_tutorial`.
@@ -36,7 +36,7 @@ def cache_root() -> Path:
 
 
 def write_atomic(path: str | Path, data: bytes) -> Path:
-    """Writes a file that is there whole or not at all, even if the power or the disk fails.
+    """Writes a file completely or not at all, even if the power or the disk fails.
 
     Args:
         path: The file; missing folders are made.
@@ -46,7 +46,7 @@ def write_atomic(path: str | Path, data: bytes) -> Path:
         The path.
 
     Raises:
-        FileError: It cannot be written; what was there before is untouched.
+        FileError: It cannot be written; an older file is unchanged.
     """
     path = Path(path)
     part = None
@@ -64,7 +64,7 @@ def write_atomic(path: str | Path, data: bytes) -> Path:
         part.replace(path)
     except OSError as error:
         raise FileError(
-            f"{path} could not be written ({error.strerror}). What was there before is unchanged; "
+            f"{path} could not be written ({error.strerror}). An older file is unchanged; "
             "free some space or choose another folder."
         ) from error
     finally:
@@ -75,7 +75,7 @@ def write_atomic(path: str | Path, data: bytes) -> Path:
 
 
 def remove_partial(path: Path) -> None:
-    """Removes what `write_atomic` left of this file when its process was killed."""
+    """Removes partial files that `write_atomic` left because its process was killed."""
     for part in path.parent.glob(glob.escape(_part_prefix(path)) + "*.part"):
         with contextlib.suppress(OSError):
             part.unlink()
@@ -86,7 +86,7 @@ def _part_prefix(path: Path) -> str:
 
 
 def _umask() -> int:
-    """The permissions that new files lack here (it can only be read by setting it)."""
+    """The permissions that new files do not get (it can only be read by setting it)."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -117,7 +117,7 @@ def write_tensors(
 
 
 def _with_sorted_metadata(data: bytes) -> bytes:
-    """The same file with its metadata in order; safetensors writes them in a random one."""
+    """The same file with sorted metadata, which safetensors writes in random order."""
     (size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + size])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -129,11 +129,11 @@ def _with_sorted_metadata(data: bytes) -> bytes:
 def read_tensors(
     path: str | Path, remedy: str = "Copy it again."
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads a file of `write_tensors`. Files from before there was a digest are read as well.
+    """Reads a file of `write_tensors`, or an older one without a digest.
 
     Args:
         path: The file.
-        remedy: What to do about a damaged file, for the message.
+        remedy: What to do about a damaged file, for the error message.
 
     Returns:
         The facts and the tensors.
@@ -172,7 +172,7 @@ def tensor_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
 
     Args:
         tensors: Name to tensor; their order does not matter.
-        text: Anything that belongs to them.
+        text: Text to include in the digest.
 
     Returns:
         64 hexadecimal digits.

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.metadata
 import inspect
 import json
 import os
@@ -61,6 +62,20 @@ def test_near_names() -> None:
     assert errors.suggest("COCOOP", ["CoOp", "CoCoOp"]).startswith("Did you mean 'CoCoOp'")
     assert errors.suggest("zzz", ["one", "two"]) == "There are: one, two."
     assert errors.suggest("zzz", [f"name{i}" for i in range(50)]).endswith("and others.")
+
+
+def test_a_missing_package_names_the_extra_that_brings_it() -> None:
+    used = set()
+    for path in FILES:
+        used |= set(re.findall(r'needs_extra\("(\w+)"\)', path.read_text(encoding="utf-8")))
+    assert used and used <= set(PROJECT["optional-dependencies"])
+    with (
+        pytest.raises(errors.MissingDataError, match=r'no_such_package.*cocoop_tutorial\[book\]"'),
+        errors.needs_extra("book"),
+    ):
+        import no_such_package  # noqa: F401
+    with pytest.raises(errors.MissingDataError, match="no-such"), errors.needs_extra("book"):
+        importlib.metadata.version("no-such-package")
 
 
 def test_every_module_imports() -> None:
@@ -214,9 +229,13 @@ def test_the_lock_meets_the_lower_bounds() -> None:
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", line) for line in pins), "only NAME==VERSION"
     locked = {canonicalize_name(n): v for n, v in (line.split("==") for line in pins)}
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"book", "test", "cluster"}
+    assert set(extras) == {"embedded", "book", "test", "cluster"}
+    own = f"{PROJECT['name']}[embedded]"
+    assert own in extras["book"], "the book draws its own pictures"
     for text in (*PROJECT["dependencies"], *(r for group in extras.values() for r in group)):
         wanted = Requirement(text)
+        if wanted.name == PROJECT["name"]:
+            continue
         assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), text
     pinned = [r for r in PROJECT["dependencies"] if re.search(r"[=<~]=?\d", r.replace(">=", ""))]
     assert pinned == [], "the library itself has lower bounds only"
@@ -231,7 +250,7 @@ def test_conda_and_binder_take_the_same_versions() -> None:
     locked, package = pip
     assert locked == "-c constraints.txt"
     extras = re.fullmatch(r"-e \.\[([\w,]+)\]", package)[1].split(",")
-    assert set(extras) == set(PROJECT["optional-dependencies"])
+    assert {*extras, "embedded"} == set(PROJECT["optional-dependencies"])  # [book] includes it
 
 
 def test_one_version_everywhere() -> None:

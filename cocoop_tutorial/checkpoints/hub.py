@@ -37,10 +37,10 @@ PAPERS = {"CoOp": "2109.01134", "CoCoOp": "2203.05557"}
 
 
 def write_folder(folder: str | Path, facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Path:
-    """Writes what a Hub repository holds: weights, `config.json`, model card.
+    """Writes the files of a Hub repository: weights, `config.json` and model card.
 
     Args:
-        folder: Made if it is not there. A README.md that is there stays.
+        folder: The folder, made if it does not exist. An existing README.md stays.
         facts: As for `write_prompts`.
         state: The parameters by name.
 
@@ -68,14 +68,14 @@ def upload(
     revision: str | None,
     commit_message: str,
 ) -> str:
-    """Uploads a prompt to the Hub, making the repository if it is not there.
+    """Uploads a prompt to the Hub and makes the repository if it does not exist.
 
     Returns:
         The address of the commit.
     """
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
-        write_folder(folder, facts, state)  # before the repository is made, as it may be refused
+        write_folder(folder, facts, state)  # first, because it may be refused
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         info = api.upload_folder(
             repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
@@ -84,7 +84,7 @@ def upload(
 
 
 def find_weights(name: str | Path, **download: Any) -> Path:
-    """The file of a prompt that is in a folder here or in a Hub repository.
+    """The weights of a prompt, from a local folder or a Hub repository.
 
     Args:
         name: A folder, or a repository "owner/name".
@@ -94,7 +94,7 @@ def find_weights(name: str | Path, **download: Any) -> Path:
         The file; in a folder it may be missing.
 
     Raises:
-        MissingDataError: There is no such folder, and no repository within reach.
+        MissingDataError: There is no such folder, and no such repository can be reached.
     """
     if Path(name).is_dir():
         return Path(name) / WEIGHTS
@@ -102,17 +102,17 @@ def find_weights(name: str | Path, **download: Any) -> Path:
         return Path(hf_hub_download(str(name), WEIGHTS, **download))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise MissingDataError(
-            f"{str(name)!r} is no folder here, and {WEIGHTS} could not be fetched from the Hub "
-            f"({first_line(error)}). Check the name and the network, or copy the folder here and "
-            "give its path."
+            f"{str(name)!r} is not a folder, and {WEIGHTS} could not be downloaded from the Hub "
+            f"({first_line(error)}). Check the name and the network, or copy the folder to this "
+            "machine and give its path."
         ) from error
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
     """A model card with the Hub's metadata block.
 
-    Class names come from folders and from other people's files, so they are only ever data: no
-    template engine sees them, and Markdown shows them as they are.
+    Class names come from folders and from other people's files. No template engine therefore sees
+    them, and Markdown shows them unchanged.
 
     Args:
         facts: As for `write_prompts`.

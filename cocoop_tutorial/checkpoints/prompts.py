@@ -1,4 +1,4 @@
-"""The file of a learned prompt: a few kilobytes of safetensors with facts about them (chapter 10).
+"""The file of a learned prompt: a few kilobytes of tensors, and facts about them (chapter 10).
 
 The backbone is not in the file, only its name.
 """
@@ -15,11 +15,11 @@ from cocoop_tutorial.files import read_tensors, write_tensors
 
 VERSION = 1  # of the file's layout
 SIZES = ("text width", "joint width", "context length")
-Value = str | int | float | bool | None  # of an option: what JSON knows without nesting
+Value = str | int | float | bool | None  # of an option: a JSON value without nesting
 
 
 def write_prompts(path: str | Path, facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Path:
-    """Writes the file whole or not at all: a full disk leaves an older file as it was.
+    """Writes the file completely or not at all: if the disk is full, an older file stays.
 
     Args:
         path: The file; missing folders are made.
@@ -56,10 +56,10 @@ def read_prompts(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def check_facts(facts: Mapping[str, Any], path: str | Path) -> None:
-    """Compares the facts in a file with what a prompt must say of itself.
+    """Checks that a file has the facts that a model is rebuilt from, each of the right type.
 
     Raises:
-        CheckpointError: One is missing or cannot be; the message names it.
+        CheckpointError: One is missing or of another type; the message names it.
     """
     if facts.get("version") != VERSION:
         raise CheckpointError(
@@ -85,11 +85,11 @@ def check_facts(facts: Mapping[str, Any], path: str | Path) -> None:
     }
     if wrong := [f"{name} {facts[name]!r:.80}" for name, fine in right.items() if not fine]:
         what = ", ".join(wrong)
-        raise CheckpointError(f"{path} cannot be right about its {what}. Copy it again.")
+        raise CheckpointError(f"{path} has an impossible {what}. Copy it again.")
 
 
 def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Refuses parameters that hold infinity or not-a-number.
+    """Refuses parameters that contain infinity or not-a-number.
 
     Raises:
         CheckpointError: One does; the message names it.
@@ -97,13 +97,13 @@ def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
     for name, value in state.items():
         if not value.isfinite().all():
             raise CheckpointError(
-                f"{path}: {name} has values that are not finite, so this prompt scores nothing. "
+                f"{path}: {name} has values that are not finite, so this prompt is useless. "
                 "Train it again with a lower lr."
             )
 
 
 def sizes_of(clip: FrozenCLIP) -> dict[str, int]:
-    """The numbers of a backbone that a prompt must fit."""
+    """The sizes of a backbone that a prompt must fit."""
     return dict(zip(SIZES, (clip.text_width, clip.embed_dim, clip.context_length), strict=True))
 
 

@@ -1,8 +1,8 @@
 """Image features, computed once for each backbone, split and transform (chapter 1).
 
-They are kept in memory and on disk, under a digest of all that they follow from: the content of the
-images in their order, weights and structure of the image tower, transform, batch size, and what the
-last bits depend on. A run therefore never depends on what was computed before it.
+They are kept in memory and on disk, under a digest of everything that they depend on: the content
+and order of the images, the weights and structure of the image tower, transform, batch size and
+machine. A run therefore never depends on what was computed before it.
 """
 
 import contextlib
@@ -18,7 +18,14 @@ import torch
 from torch import Tensor
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.clip.identity import describe_transform, machine, structure, weights_digest
+from cocoop_tutorial.clip.identity import (
+    describe_transform,
+    has_hooks,
+    is_published,
+    machine,
+    structure,
+    weights_digest,
+)
 from cocoop_tutorial.clip.transforms import TrainTransform, Transform
 from cocoop_tutorial.datasets.images import image_batches, image_digests
 from cocoop_tutorial.datasets.splits import Split
@@ -29,7 +36,7 @@ from cocoop_tutorial.progress import bar
 MEMORY_BYTES = 2 * 1024**3  # per backbone: half a million images at E = 1024
 DISK_BYTES = 2 * 1024**3  # of all backbones together
 DAY = 24 * 3600
-Key = tuple[str, Transform | None]
+Key = tuple[str, Any]  # digest, and what is not in it: a transform or a backbone of one's own
 _memory: "WeakKeyDictionary[FrozenCLIP, OrderedDict[Key, Tensor]]" = WeakKeyDictionary()
 
 
@@ -42,29 +49,29 @@ def image_features(
 ) -> tuple[Tensor, Tensor]:
     """Image features of a split, computed once and then remembered.
 
-    Two splits that list images of the same content share one entry, in this process and in those
-    that follow. Set COCOOP_FEATURES=0 to keep none on disk.
+    Two splits that list images of the same content share one entry, in this process and in later
+    ones. Set COCOOP_FEATURES=0 to keep no features on disk. A tower with hooks is never cached.
 
     Args:
         clip: The backbone.
         split: N images.
         transform: PIL image to `[3, H, W]`; None takes `clip.preprocess`. Random transforms need
-            `cache=False`; those of `clip.preprocess_train` are never remembered.
-        batch_size: Images in one pass of the image tower.
-        cache: Whether to look in the cache and to store there.
+            `cache=False`, except `clip.preprocess_train`, whose features are never remembered.
+        batch_size: Images per pass of the image tower.
+        cache: Whether to use the cache.
 
     Returns:
         Features `[N, E]`, L2-normalised, on the backbone's device, and labels `[N]` (int64) there.
 
     Raises:
         DataError: The split is empty, or an image cannot be read.
-        MemoryLimitError: A batch does not fit.
+        MemoryLimitError: A batch does not fit into memory.
     """
     if not split.samples:
         raise DataError("There are no images in this split.")
     transform = transform or clip.preprocess
     labels = torch.tensor(split.labels, device=clip.device)
-    if not cache or isinstance(transform, TrainTransform):
+    if not cache or isinstance(transform, TrainTransform) or has_hooks(clip.model.visual):
         return _encode(clip, split, transform, batch_size), labels
     entries = _memory.setdefault(clip, OrderedDict())
     key = _key(clip, split, transform, batch_size)
@@ -89,8 +96,9 @@ def _encode(clip: FrozenCLIP, split: Split, transform: Transform, batch_size: in
 
 
 def _key(clip: FrozenCLIP, split: Split, transform: Transform, batch_size: int) -> Key:
-    """A digest of all that the features follow from; an unknown transform stands for itself."""
+    """A digest of what the features depend on; transforms and code of one's own are not in it."""
     words = describe_transform(transform)
+    published = type(clip) is FrozenCLIP and is_published(clip.model.visual)
     facts: list[Any] = [
         image_digests([path for path, _ in split.samples]),
         weights_digest(clip.model.visual),
@@ -102,7 +110,7 @@ def _key(clip: FrozenCLIP, split: Split, transform: Transform, batch_size: int) 
         machine(clip.device),
     ]
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()
-    return digest, None if words else transform
+    return digest, None if words and published else transform
 
 
 def _trim(entries: "OrderedDict[Key, Tensor]") -> None:
@@ -114,7 +122,7 @@ def clear_cache(disk: bool = False) -> None:
     """Forgets all image features.
 
     Args:
-        disk: Those on disk too.
+        disk: Whether to delete those on disk too.
     """
     _memory.clear()
     if disk:
@@ -122,7 +130,7 @@ def clear_cache(disk: bool = False) -> None:
             file.unlink(missing_ok=True)
 
 
-# --- on disk: whatever goes wrong there, the features are computed again ---
+# --- on disk: whatever goes wrong there, the features are computed instead ---
 
 
 def _folder() -> Path:
@@ -130,21 +138,21 @@ def _folder() -> Path:
 
 
 def _on_disk(key: Key) -> Path | None:
-    """The file of an entry, if it is one for the disk."""
-    digest, transform = key
-    if transform is not None or os.environ.get("COCOOP_FEATURES") == "0":
+    """The file of an entry, or None if it is not to be kept on disk."""
+    digest, unknown = key
+    if unknown is not None or os.environ.get("COCOOP_FEATURES") == "0":
         return None
     return _folder() / f"{digest}.safetensors"
 
 
 def _load(key: Key, clip: FrozenCLIP) -> Tensor | None:
-    """The features on disk, unless they are not there or the file is damaged."""
+    """The features from disk, or None if they are not there or the file is damaged."""
     path = _on_disk(key)
     if path is None or not path.is_file():
         return None
     try:
         facts, tensors = read_tensors(path)
-        if facts["key"] != key[0]:  # somebody has renamed the file
+        if facts["key"] != key[0]:  # the file was renamed
             return None
         os.utime(path)  # the least recently used are removed first
         return tensors["features"].to(clip.device, copy=True)
@@ -153,7 +161,7 @@ def _load(key: Key, clip: FrozenCLIP) -> Tensor | None:
 
 
 def _store(key: Key, features: Tensor) -> None:
-    """Writes the features, if there is room; several processes may do so at once."""
+    """Writes the features if there is room; several processes may do so at the same time."""
     path = _on_disk(key)
     if path is None or features.nbytes > DISK_BYTES:
         return
@@ -163,7 +171,7 @@ def _store(key: Key, features: Tensor) -> None:
 
 
 def _make_room(nbytes: int) -> None:
-    """Removes the least recently used entries, and what killed processes have left."""
+    """Removes the least recently used entries, and partial files of killed processes."""
     facts = []
     for file in _folder().glob("*"):
         with contextlib.suppress(OSError):  # another process may remove it first

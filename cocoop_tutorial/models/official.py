@@ -30,16 +30,16 @@ def load_official(
         path: The file, such as `prompt_learner/model.pth.tar-50`.
         clip: The backbone that it was trained on; the file does not name it.
         classnames: K names; the file does not hold them either.
-        class_token_position: The place of the name, for CoOp; the file does not say.
+        class_token_position: Where the name is, for CoOp; the file does not say.
         allow_duplicates: Two classes may share a name.
 
     Returns:
-        A CoCoOp if the file has a Meta-Net, else a CoOp.
+        A CoCoOp if the file has a Meta-Net, otherwise a CoOp.
 
     Raises:
         MissingDataError: No such file.
-        CheckpointError: The file holds more than tensors, is no prompt learner's, has values
-            that are not finite, or does not fit the backbone.
+        CheckpointError: The file holds more than tensors, holds no prompt, has values that are
+            not finite, or does not fit the backbone.
     """
     state = read_official(path)
     ctx = state["ctx"]

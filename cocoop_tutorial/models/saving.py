@@ -1,8 +1,8 @@
-"""Learned prompts to files and back (chapter 10).
+"""Saving and loading learned prompts (chapter 10).
 
-A prompt learner describes itself by its class, its options and its parameters, and is built again
-from these. A subclass takes part without further work: it is known by its name as soon as it is
-defined, and what its `options` return are the arguments of its `__init__`.
+A prompt learner is described by its class, its options and its parameters, and is rebuilt from
+these. This works for your own subclasses too: a class is known by its name once it is defined, and
+its `options` must return the arguments of its `__init__`.
 """
 
 import contextlib
@@ -30,25 +30,25 @@ class Saveable:
     """`save_pretrained`, `push_to_hub` and `from_pretrained`, as other Hub libraries have them.
 
     Attributes:
-        known: Name to class, of every prompt learner that has been defined.
+        known: The prompt learners that have been defined, by name.
     """
 
     known: ClassVar[dict[str, type["PromptLearner"]]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Makes the class known by its name, unless another class has that name already."""
+        """Registers the class under its name, unless another class already has that name."""
         super().__init_subclass__(**options)
         first = Saveable.known.setdefault(cls.__name__, cls)
-        if _origin(first) == _origin(cls):  # the notebook cell that defines it was run again
+        if _origin(first) == _origin(cls):  # a notebook cell was run again
             Saveable.known[cls.__name__] = cls
 
     def save_pretrained(
         self: "PromptLearner", folder: str | Path, training: Mapping[str, Any] | Any | None = None
     ) -> Path:
-        """Writes the folder that a Hub repository holds: weights, `config.json`, model card.
+        """Writes the files of a Hub repository: weights, `config.json` and model card.
 
         Args:
-            folder: Made if it is not there. A README.md that is there stays.
+            folder: The folder, made if it does not exist. An existing README.md stays.
             training: The training settings, to keep with the prompt.
 
         Returns:
@@ -69,7 +69,7 @@ class Saveable:
         revision: str | None = None,
         commit_message: str = "Add a learned prompt",
     ) -> str:
-        """Uploads the prompt to the Hub, making the repository if it is not there.
+        """Uploads the prompt to the Hub and makes the repository if it does not exist.
 
         Args:
             repo_id: "name" or "owner/name".
@@ -106,14 +106,15 @@ class Saveable:
             revision: Branch, tag or commit on the Hub.
             token: An access token, for private repositories.
             cache_dir: Where downloads are kept.
-            local_files_only: Never ask the network.
+            local_files_only: Do not use the network.
 
         Returns:
             The model.
 
         Raises:
-            MissingDataError: Neither a folder with weights nor a repository within reach.
-            CheckpointError: Damaged, made for another backbone, or of another method.
+            MissingDataError: There is neither a folder with weights nor a repository that can be
+                reached.
+            CheckpointError: The prompt is damaged, for another backbone, or of another method.
         """
         path = hub.find_weights(
             name,
@@ -134,7 +135,7 @@ def save_prompts(
 ) -> Path:
     """Writes the learned prompt to a safetensors file.
 
-    The file appears whole or not at all: a full disk leaves an older file as it was.
+    The file is written completely or not at all: if the disk is full, an older file stays.
 
     Args:
         model: A CoOp, a CoCoOp, or a prompt learner of your own.
@@ -165,11 +166,11 @@ def load_prompts(
 
     Raises:
         MissingDataError: No such file.
-        CheckpointError: Not such a file, or made for another width or context length.
+        CheckpointError: It is damaged, another kind of file, or does not fit the backbone.
     """
     facts, state = read_prompts(path)
     with _named(path):
-        _class_of(facts)  # before a backbone is loaded in vain
+        _class_of(facts)  # before the backbone is loaded
         clip = clip or load_clip(facts["backbone"])
         check_fit(clip, facts["sizes"], path)
         model = rebuild(facts, state, clip)
@@ -185,7 +186,7 @@ def load_prompts(
 def describe(
     model: "PromptLearner", training: Mapping[str, Any] | Any | None = None
 ) -> dict[str, Any]:
-    """What a file says of a model besides its numbers: plain values for JSON."""
+    """What a file says about a model, besides the parameters: plain values for JSON."""
     if dataclasses.is_dataclass(training) and not isinstance(training, type):
         training = dataclasses.asdict(training)
     return {
@@ -201,15 +202,15 @@ def describe(
 def rebuild(
     facts: Mapping[str, Any], state: Mapping[str, Tensor], clip: FrozenCLIP
 ) -> "PromptLearner":
-    """Builds a model from what `describe` says of it and from its parameters.
+    """Builds a model from what `describe` returned and from its parameters.
 
     Raises:
-        CheckpointError: No such method, or options and parameters do not fit each other.
+        CheckpointError: No such method, or its options and parameters contradict each other.
         PromptError: A class name cannot be used with this backbone.
     """
     cls, options = _class_of(facts), facts["options"]
     n_ctx = state["ctx"].shape[-2] if "ctx" in state and state["ctx"].dim() > 1 else 0
-    if options.get("n_ctx", n_ctx) != n_ctx:  # before room for that many is taken
+    if options.get("n_ctx", n_ctx) != n_ctx:  # before memory for that many is taken
         raise CheckpointError(
             f"the context has {n_ctx} vectors, but the options say n_ctx={options['n_ctx']}."
         )
@@ -242,11 +243,11 @@ def _class_of(facts: Mapping[str, Any]) -> type["PromptLearner"]:
 def _content(
     model: "PromptLearner", training: Mapping[str, Any] | Any | None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Facts and parameters of a model, tried out before anything is written."""
+    """Facts and parameters of a model, from which it is rebuilt as a trial before it is written."""
     facts, state, kind = describe(model, training), model.prompt_state(), type(model)
     if _origin(Saveable.known[kind.__name__]) != _origin(kind):
         raise CheckpointError(f"Another class is called {kind.__name__}. Rename yours to save it.")
-    with _named(f"This {kind.__name__} would not load again and was not saved"):
+    with _named(f"This {kind.__name__} could not be loaded again and was not saved"):
         rebuild(facts, state, model.clip)
     return facts, state
 
@@ -257,7 +258,7 @@ def _origin(kind: type) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _named(what: str | Path) -> Iterator[None]:
-    """Puts the file's name before an error about its content."""
+    """Puts the name of a file before errors about its content."""
     try:
         yield
     except CheckpointError as error:

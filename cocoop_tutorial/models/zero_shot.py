@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cocoop_tutorial.classnames import check_classnames
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.errors import PromptError
-from cocoop_tutorial.text_encoder.prompts import TEMPLATE, check_classnames, fill_template
+from cocoop_tutorial.text_encoder.prompts import TEMPLATE, fill_template
 
 
 class FixedClassifier(nn.Module):

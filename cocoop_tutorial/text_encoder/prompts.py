@@ -4,53 +4,18 @@ Notation: K classes, M context tokens, T = the tower's context length, D = text 
 """
 
 import string
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from cocoop_tutorial.classnames import check_classnames, clean_name
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.errors import PromptError, UnknownNameError, suggest
 
 TEMPLATE = "a photo of a {}."
 POSITIONS = ("end", "middle", "front")
 INIT_STD = 0.02  # of a random context: what CLIP's own token embeddings began with
-
-
-def clean_name(name: str) -> str:
-    """A class name as it is read: "_" becomes a space."""
-    return name.replace("_", " ").strip()
-
-
-def check_classnames(classnames: Sequence[str], allow_duplicates: bool = False) -> list[str]:
-    """Refuses lists of names that cannot be told apart.
-
-    Args:
-        classnames: K names.
-        allow_duplicates: Two classes may share a name, as they do in the official ImageNet list
-            ("missile", "sunglasses"); their logits are then equal.
-
-    Returns:
-        The names, unchanged.
-
-    Raises:
-        PromptError: No names, an empty name, or a name that is there twice.
-    """
-    names = [classnames] if isinstance(classnames, str) else list(classnames)
-    if not names:
-        raise PromptError("The list of class names is empty. Give at least one name.")
-    for i, name in enumerate(names):
-        if not isinstance(name, str) or not clean_name(name):
-            raise PromptError(f"Class {i} has an empty name ({name!r}). Give it a word.")
-    counts = Counter(clean_name(name).lower() for name in names)  # CLIP reads lower case
-    twice = [name for name, n in counts.items() if n > 1]
-    if twice and not allow_duplicates:
-        raise PromptError(
-            f"Several classes are called {', '.join(map(repr, twice[:5]))}: their prompts would "
-            "be the same. Rename them, or pass allow_duplicates=True if the data is like that."
-        )
-    return names
 
 
 def fill_template(template: str, classnames: Sequence[str]) -> list[str]:

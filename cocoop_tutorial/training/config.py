@@ -5,9 +5,9 @@ import math
 from dataclasses import dataclass, replace
 
 from cocoop_tutorial.errors import TrainingError, UnknownNameError, suggest
+from cocoop_tutorial.precision import PRECISIONS, Precision
 
 TRANSFORMS = ("test", "train")
-PRECISIONS = ("fp32", "bf16", "fp16", "amp")
 
 # CoCoOp (2203.05557), section 4, for CoCoOp and for the CoOp that it is compared with. CoCoOp used
 # one image per step because more did not fit in memory; larger batches give another model.
@@ -103,8 +103,7 @@ class TrainConfig:
         """
         epochs, batch_size = PAPER.get(method, PAPER["CoCoOp"])
         wanted = self.precision or precision
-        weights = {"amp": "fp32"}
-        if weights.get(wanted, wanted) != weights.get(precision, precision):
+        if Precision(wanted).of_weights != Precision(precision).of_weights:
             raise TrainingError(
                 f"precision={wanted!r}, but the backbone was loaded in {precision!r}. "
                 f"Load it with load_clip(name, precision={wanted!r})."

