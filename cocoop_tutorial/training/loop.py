@@ -143,11 +143,11 @@ class Run:
         Raises:
             MemoryLimitError: It does not fit.
         """
-        sums = torch.zeros(2, device=batch.features.device)
-        micro_batches = batch.split(self.config.micro_batch)  # just one, by default
         with memory_advice(advice(self.model, self.config, batch)):
             if replay := self.recorded.find(batch):
                 return replay(*batch.inputs)  # the same kernels, started by one call
+            sums = torch.zeros(2, device=batch.features.device)
+            micro_batches = batch.split(self.config.micro_batch)  # just one, by default
             with self.model.encode_once():
                 for micro_batch in micro_batches:
                     with exchange(self.objective, last=micro_batch is micro_batches[-1]):

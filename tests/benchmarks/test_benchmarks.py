@@ -1,4 +1,4 @@
-"""`make bench` from end to end on cells of a few classes; nothing here depends on a time."""
+"""`make bench` from end to end on cells of a few classes; no check depends on a time."""
 
 import json
 import sys
@@ -52,7 +52,7 @@ def test_quick_run_and_what_is_read_from_it(
     quick = ("--quick", "--repeats", "2", "--patience", "1e6", "--budget", "1e6")
     first = bench(monkeypatch, tmp_path, *quick, "--only", "3x1")
     assert "K=3 B=1" in capsys.readouterr().out
-    result = bench(monkeypatch, tmp_path, *quick)  # goes on with the other cell
+    result = bench(monkeypatch, tmp_path, *quick)  # continues with the other cell
     assert [(c["classes"], c["images"]) for c in result["data"]["cells"]] == text_encoder.QUICK
     assert result["data"]["cells"][0] == first["data"]["cells"][0]
     assert "K=3 B=1" not in capsys.readouterr().out
@@ -154,7 +154,7 @@ def test_epoch_by_part(
     options = ["--data", tmp_path / "noise", "--backbone", f"local-dir:{model_dir}", "--shots", 2]
     (first,) = epoch(monkeypatch, tmp_path, *options, "--minutes", 0)
     assert "No time left for transform train" in capsys.readouterr().out
-    cases = epoch(monkeypatch, tmp_path, *options)  # goes on with the random crops
+    cases = epoch(monkeypatch, tmp_path, *options)  # continues with the random crops
     assert cases[0] == first and [case["transform"] for case in cases] == ["test", "train"]
     for case in cases:
         assert (case["classes"], case["images"]) == (2, 4)

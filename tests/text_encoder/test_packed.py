@@ -41,7 +41,7 @@ def tower(
     custom: bool = False,
     dtype: torch.dtype = torch.float64,
 ) -> FrozenCLIP:
-    """A random open_clip model whose text tower has all biases and norms away from their start."""
+    """A random open_clip model whose text tower has no bias or norm at its initial value."""
     text = {"context_length": context_length, "vocab_size": 49408, "heads": heads}
     text |= {"width": heads * head_width, "layers": layers}
     with torch.random.fork_rng(devices=[]):
@@ -55,7 +55,7 @@ def tower(
 
 @st.composite
 def towers(draw: st.DrawFn) -> FrozenCLIP:
-    """Each example draws a size; all sizes, both activations and classes turn up."""
+    """Each example draws a size; all sizes, both activations and both model classes occur."""
     layers, heads = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     return tower(
         layers,
@@ -290,7 +290,7 @@ def test_inference_mode_leaves_training_possible() -> None:
 def test_every_parameter_gets_the_published_gradient(kind: str, position: str) -> None:
     clip, names = small_clip("vit-quickgelu"), ["cat", "hot dog", "hot pot", "wall"]
     features, labels = random_features(clip, 3), torch.tensor([0, 3, 1])
-    torch.manual_seed(1)  # of the Meta-Net: of some, a gradient's terms all but cancel
+    torch.manual_seed(1)  # with some Meta-Nets, the terms of a gradient nearly cancel
     if kind == "conditional":
         model = CoCoOp(clip, names)
     else:

@@ -22,7 +22,7 @@ names = st.lists(words, min_size=1, max_size=4).map("_".join)
 
 
 def official_prompt(name: str, context: torch.Tensor, position: str) -> torch.Tensor:
-    """One prompt `[N, D]` by the official recipe: placeholders, cut after them, concatenate."""
+    """One prompt `[T, D]` by the official recipe: placeholders, cut after them, concatenate."""
     clip, n_ctx = small_clip(context_length=77), len(context)
     name = name.replace("_", " ")
     text = " ".join(["X"] * n_ctx) + " " + name + "."

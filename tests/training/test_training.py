@@ -1,4 +1,4 @@
-"""The trainer: the official schedule, every setting, and what stops it."""
+"""Training: the official schedule, every setting, and what stops a run."""
 
 import json
 import math
