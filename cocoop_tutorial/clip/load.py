@@ -25,18 +25,19 @@ from cocoop_tutorial.errors import (
 )
 from cocoop_tutorial.precision import PRECISIONS, Precision
 
-EMOJI_CLIP = Path(__file__).parents[1] / "weights" / "emoji-clip"
+WEIGHTS = Path(__file__).parents[1] / "weights"
+EMBEDDED = {name: WEIGHTS / name for name in ("icon-clip", "emoji-clip")}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RANDOM_SEED = 0  # of the weights of "MODEL/random"
 
 
 def load_clip(
-    name: str = "emoji-clip", device: str | torch.device | None = None, precision: str = "fp32"
+    name: str = "icon-clip", device: str | torch.device | None = None, precision: str = "fp32"
 ) -> FrozenCLIP:
     """Loads a backbone and freezes it.
 
     Args:
-        name: "emoji-clip" (part of the package), "MODEL/TAG" of open_clip such as
+        name: "icon-clip" (part of the package), "MODEL/TAG" of open_clip such as
             "ViT-B-16/openai" (downloaded once), "MODEL/random" (the same random weights every time)
             or "local-dir:PATH" (a folder with `open_clip_config.json` and weights).
         device: None takes the GPU if there is one.
@@ -57,8 +58,8 @@ def load_clip(
     target = _device(device)
     _check_precision(precision, target)
     kind = Precision(precision).of_weights
-    if name == "emoji-clip":
-        model, tokenizer = _from_folder(EMOJI_CLIP, kind)
+    if name in EMBEDDED:
+        model, tokenizer = _from_folder(EMBEDDED[name], kind)
     elif name.startswith("local-dir:"):
         path = Path(name.removeprefix("local-dir:")).expanduser()
         model, tokenizer = _from_folder(path, kind)
@@ -123,7 +124,7 @@ def _from_folder(path: Path, precision: str) -> tuple[nn.Module, Any]:
 
 
 def _hint(path: Path) -> str:
-    if path != EMOJI_CLIP:
+    if path not in EMBEDDED.values():
         return " Give the path of a folder that open_clip saved, as 'local-dir:PATH'."
     return (
         " Install the package again, or make the weights: python -m cocoop_tutorial.pretraining.run"
@@ -149,7 +150,7 @@ def _from_registry(name: str, precision: str) -> tuple[nn.Module, Any]:
         raise MissingDataError(
             f"The weights of {name!r} are not on this machine, and downloading them failed: "
             f"{first_line(error)}. Connect once (they stay in the cache), copy the model's folder "
-            "here and use 'local-dir:PATH', or use 'emoji-clip', which needs no download."
+            "here and use 'local-dir:PATH', or use 'icon-clip', which needs no download."
         ) from error
 
 
@@ -166,7 +167,7 @@ def _parse(name: str) -> tuple[str, str]:
                 f"{name!r} does not say which weights to load. Write '{whole}/TAG', where TAG is "
                 f"one of: {', '.join(tags)}."
             )
-        known = ["emoji-clip", "local-dir:PATH", *open_clip.list_models()]
+        known = [*EMBEDDED, "local-dir:PATH", *open_clip.list_models()]
         raise UnknownNameError(f"Unknown backbone {name!r}. {suggest(model or name, known)}")
     tags = ["random", *open_clip.list_pretrained_tags_by_model(model)]
     if tag not in tags:
