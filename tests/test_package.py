@@ -26,12 +26,13 @@ from safetensors import safe_open
 
 import cocoop_tutorial
 from cocoop_tutorial import errors, load_clip
-from cocoop_tutorial.clip.load import EMOJI_CLIP
+from cocoop_tutorial.clip.load import EMBEDDED
 from cocoop_tutorial.datasets.emoji import sources
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FILES = sorted(Path(cocoop_tutorial.__file__).parent.rglob("*.py"))
+ICON_CLIP = EMBEDDED["icon-clip"]
 MB = 1e6
 
 
@@ -113,8 +114,8 @@ def test_functions_are_short() -> None:
 
 
 def test_emoji_clip_is_small_and_whole() -> None:
-    assert sum(f.stat().st_size for f in EMOJI_CLIP.iterdir()) <= 40 * MB
-    with safe_open(EMOJI_CLIP / "open_clip_model.safetensors", framework="pt") as weights:
+    assert sum(f.stat().st_size for f in ICON_CLIP.iterdir()) <= 40 * MB
+    with safe_open(ICON_CLIP / "open_clip_model.safetensors", framework="pt") as weights:
         tensors = [weights.get_tensor(name) for name in weights.keys()]
     for tensor in tensors:
         if tensor.is_floating_point():
@@ -123,7 +124,7 @@ def test_emoji_clip_is_small_and_whole() -> None:
 
 
 def test_plain_open_clip_loads_emoji_clip() -> None:
-    name = f"local-dir:{EMOJI_CLIP}"
+    name = f"local-dir:{ICON_CLIP}"
     model, _, preprocess = open_clip.create_model_and_transforms(name)
     tokens = open_clip.get_tokenizer(name)(["an emoji of a red apple.", "an emoji of a bus."])
     clip = load_clip("emoji-clip", device="cpu")
@@ -135,9 +136,9 @@ def test_plain_open_clip_loads_emoji_clip() -> None:
 
 
 def test_model_card_agrees_with_the_model() -> None:
-    card = ModelCard.load(EMOJI_CLIP / "README.md")
+    card = ModelCard.load(ICON_CLIP / "README.md")
     assert card.data.library_name == "open_clip" and card.data.license == "cc-by-sa-4.0"
-    config = json.loads((EMOJI_CLIP / "open_clip_config.json").read_text())["model_cfg"]
+    config = json.loads((ICON_CLIP / "open_clip_config.json").read_text())["model_cfg"]
     image, text = config["vision_cfg"], config["text_cfg"]
     blocks = ", ".join(map(str, image["layers"][:-1])) + f" and {image['layers'][-1]}"
     words = [f"{blocks} blocks", f"width {image['width']}", f"{image['image_size']}-pixel"]
@@ -149,7 +150,7 @@ def test_model_card_agrees_with_the_model() -> None:
 
 
 def test_model_card_names_the_houses() -> None:
-    text = " ".join((EMOJI_CLIP / "README.md").read_text().split())
+    text = " ".join((ICON_CLIP / "README.md").read_text().split())
     trained, kept_out = (
         text.split("## What it was trained on")[1]
         .split("were kept out")[0]
@@ -181,7 +182,7 @@ def test_wheel_holds_what_the_library_reads_and_no_more(wheel: Path) -> None:
     package = {n: s for n, s in sizes.items() if not n.split("/")[0].endswith(".dist-info")}
     assert all(name.startswith("cocoop_tutorial/") for name in package)
     weights = {n: s for n, s in package.items() if "/weights/" in n}
-    assert {n.rsplit("/", 1)[1] for n in weights} == {f.name for f in EMOJI_CLIP.iterdir()}
+    assert {n.rsplit("/", 1)[1] for n in weights} == {f.name for f in ICON_CLIP.iterdir()}
     assert sum(weights.values()) <= 20 * MB
     assert sum(sizes.values()) <= 21 * MB
     there = {Path(name) for name in package}
