@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from cocoop_tutorial.datasets import emoji
+from cocoop_tutorial.datasets import emoji, icons
 from cocoop_tutorial.datasets.download import download as fetch
 from cocoop_tutorial.datasets.paper import NAMES, folder_of, load_paper
 from cocoop_tutorial.datasets.splits import Dataset
@@ -19,9 +19,9 @@ def load_dataset(name: str, root: Path | str | None = None, download: bool = Fal
     """Loads a data set of either world by name.
 
     Args:
-        name: For example "emoji_animals" or "caltech101".
+        name: For example "icons_weather" or "caltech101".
         root: The folder that holds `caltech-101/`, `oxford_pets/` ...; None takes $COCOOP_DATA,
-            else `./data`. For emoji data None takes the cache that `cocoop data build` fills.
+            else `./data`. For icons None takes the cache that `cocoop data build` fills.
         download: Download it first if its folder does not exist.
 
     Returns:
@@ -35,11 +35,13 @@ def load_dataset(name: str, root: Path | str | None = None, download: bool = Fal
 
     Introduced in chapter 2.
     """
+    if name in icons.NAMES:
+        return icons.load(name, root)
     if name in emoji.NAMES:
         return emoji.load(name, root)
     if name not in NAMES:
         raise UnknownNameError(
-            f"Unknown data set {name!r}. {suggest(name, [*emoji.NAMES, *NAMES])} "
+            f"Unknown data set {name!r}. {suggest(name, [*icons.NAMES, *emoji.NAMES, *NAMES])} "
             "Your own images load with ImageFolder(path)."
         )
     folder = data_root(root)
