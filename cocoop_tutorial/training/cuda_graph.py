@@ -117,9 +117,8 @@ class RecordedSteps:
 
     def _can_record(self, images: int) -> bool:
         model, config = self.model, self.config
-        several = (config.micro_batch or images) < images
         on_gpu = model.clip.device.type == "cuda" and not distributed.active()
-        if several or not (config.cuda_graph and on_gpu):
+        if not (config.cuda_graph and on_gpu) or (config.micro_batch or images) < images:
             return False
         # The other encoders ask the GPU for lengths, which a recording cannot.
         packed = model.encoder == "packed" and unsupported_reason(model.clip) is None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cocoop_tutorial import distributed
 from cocoop_tutorial.errors import TrainingError
@@ -26,12 +26,17 @@ class History:
     """
 
     def __init__(
-        self, name: str, state: TrainState, config: TrainConfig, n_steps: int, folder: Path | None
+        self,
+        model: nn.Module,
+        state: TrainState,
+        config: TrainConfig,
+        n_steps: int,
+        folder: Path | None,
     ) -> None:
         """Starts where the state's progress is.
 
         Args:
-            name: Of the method, beside the bar.
+            model: What trains.
             state: The run; its progress is kept up to date here.
             config: The settings, resolved.
             n_steps: Steps per epoch.
@@ -40,9 +45,9 @@ class History:
         self.state, self.config, self.n_steps, self.folder = state, config, n_steps, folder
         self.pending: list[Tensor] = []  # `[2]` per step: loss and correct, not yet read
         progress, silent = state.progress, {} if distributed.is_main() else {"disable": True}
-        done = progress.epoch * n_steps + progress.step
+        done, name = progress.epoch * n_steps + progress.step, type(model).__name__
         self.bar = bar(None, name, config.epochs * n_steps, initial=done, unit="step", **silent)
-        self.device = next(iter(state.parameters.values())).device
+        self.device = model.clip.device
         self.started = time.perf_counter()
         self.leave_sums_to_main()
 

@@ -29,8 +29,6 @@ from cocoop_tutorial.training.step import (
     training_mode,
 )
 
-__all__ = ["TrainConfig", "learning_rate", "train"]
-
 OnEpochEnd = Callable[[PromptLearner], Mapping[str, float]]
 
 
@@ -98,9 +96,7 @@ class Run:
         self.identity = identity(model, data, config)
         if folder:
             load_state(self.state, folder, self.identity)
-        self.history = History(
-            type(model).__name__, self.state, config, self.source.n_steps, folder
-        )
+        self.history = History(model, self.state, config, self.source.n_steps, folder)
         self.objective = share_gradients(Objective(model, config.precision), model.clip.device)
         self.recorded = RecordedSteps(model, config, self.objective, self.backward)
 

@@ -76,14 +76,13 @@ class ClassList:
             back to the order of the classes.
         """
         if len(self._chunks[0]) != n:
-            ordered = sorted(range(len(self)), key=self.paths.__getitem__)  # by beginnings
+            ordered = list(range(len(self)))
+            if n > 1:  # names that begin alike go into the same chunk
+                ordered.sort(key=self.paths.__getitem__)
             cuts = [len(self) * i // n for i in range(n + 1)]
-            groups = [ordered[a:b] for a, b in pairwise(cuts)]
-            if n == 1:
-                groups = [range(len(self))]
             # Not in inference mode even if the caller is, because the constants outlive it.
             with torch.inference_mode(False), torch.no_grad():
-                chunks = [self._pack(list(group)) for group in groups]
+                chunks = [self._pack(ordered[a:b]) for a, b in pairwise(cuts)]
                 self._chunks = chunks, torch.cat([c.classes for c in chunks]).argsort()
         return self._chunks
 
