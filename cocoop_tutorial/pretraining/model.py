@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -39,18 +39,10 @@ class Towers(torch.nn.Module):
 
     def image(self, x: torch.Tensor) -> torch.Tensor:
         """[B, 3, 64, 64] -> [B, E], normalised."""
-        run = self._when_training(self.clip.visual)
+        visual = self.clip.visual
+        # Validation comes in batches of other sizes, not worth a compilation each.
+        run = visual if self.training else visual.forward
         return F.normalize(run(x.contiguous(memory_format=torch.channels_last)).float(), dim=-1)
-
-    def _when_training(self, module: torch.nn.Module) -> Callable[..., torch.Tensor]:
-        """The compiled module, if it was compiled; validation's other sizes are not worth one."""
-        return module if self.training else module.forward
-
-    def compile_parts(self) -> None:
-        """Compiles the image tower, and on a GPU the text tower: on a CPU its lengths vary."""
-        self.clip.visual.compile()
-        if self.clip.logit_scale.is_cuda:
-            self.clip.transformer.compile()
 
     def text(self, tokens: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
         """Compact token ids [T, L] and the places of their end tokens [T] -> [T, E], normalised.
@@ -70,7 +62,7 @@ class Towers(torch.nn.Module):
         clip = self.clip
         x = clip.token_embedding(tokens) + clip.positional_embedding[: tokens.shape[1]]
         mask = clip.attn_mask[: x.shape[1], : x.shape[1]]
-        x = self._when_training(clip.transformer)(x, attn_mask=mask)
+        x = clip.transformer(x, attn_mask=mask)
         x = clip.ln_final(x[torch.arange(len(x), device=x.device), ends])
         return F.normalize((x @ clip.text_projection).float(), dim=-1)
 
