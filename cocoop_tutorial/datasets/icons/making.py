@@ -207,12 +207,21 @@ def plan(name: str, pool: ProcessPoolExecutor) -> Plan:
     """
     if name in SHIFTS:
         return {"train": [], "val": [], "test": _shifted(name, pool)}
+    _look(name, "source", pool)
     parts: Plan = {"train": [], "val": [], "test": []}
     for classname in table()[name]:
         divided = divide(chosen(name, classname, pool), name, classname)
         for split, found in divided.items():
             parts[split] += [Picture(name, classname, drawing) for drawing in found]
     return parts
+
+
+def _look(name: str, role: str, pool: ProcessPoolExecutor) -> None:
+    """Makes the thumbnails for all classes at once, which keeps all processes at work."""
+    wanted = []
+    for concepts in table()[base(name)].values():
+        wanted += [*candidates(role, concepts, media(name)), *known(concepts)]
+    drawings.thumbnails(wanted, pool)
 
 
 @lru_cache(maxsize=1)
@@ -223,6 +232,7 @@ def _source(pool: ProcessPoolExecutor) -> Plan:
 def _shifted(name: str, pool: ProcessPoolExecutor) -> list[Picture]:
     """The pictures of a target of the shift; a class that nobody draws has none."""
     shot = _source(pool)
+    _look(name, "shift", pool)
     pictures = []
     for classname, concepts in table()[SOURCE].items():
         found = candidates("shift", concepts, media(name))
