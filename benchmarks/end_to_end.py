@@ -5,13 +5,14 @@
 
 Runs the command line in this process, with a stopwatch around decoding, image tower, text tower
 and optimiser; the test images are not scored. Weights are random. Writes
-bench_end_to_end_DEVICE.json case by case: what a run had no time for, the next run does.
+bench_end_to_end_DEVICE.json case by case; cases that a run has no time for are left to the next.
 """
 
 import argparse
 import contextlib
 import functools
 import json
+import os
 import tempfile
 import threading
 import time
@@ -22,24 +23,24 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.contest import earlier_cells
+from benchmarks.interleaved import bench_parser, earlier_cells
 from cocoop_tutorial import FrozenCLIP
 from cocoop_tutorial.book.speed_results import PARTS
 from cocoop_tutorial.checkpoints.prompts import read_prompts
 from cocoop_tutorial.cli import main as cli
 from cocoop_tutorial.cli import train as cli_train
+from cocoop_tutorial.clip import features
 from cocoop_tutorial.datasets import images
 from cocoop_tutorial.errors import MissingDataError
-from cocoop_tutorial.evaluation import accuracy as evaluation
 from cocoop_tutorial.measure import synchronize
 from cocoop_tutorial.results import save_result
-from cocoop_tutorial.training import batches as train_features
+from cocoop_tutorial.training import features as train_features
 from cocoop_tutorial.training import loop as training
-from cocoop_tutorial.training import step as train_step
 from cocoop_tutorial.training.cuda_graph import RecordedPass
 
+os.environ["COCOOP_FEATURES"] = "0"  # a run is timed with its image tower
 SEED = 1
-KEY = ("transform", "shots", "batch_size")  # what tells one case from another
+KEY = ("transform", "shots", "batch_size")  # what identifies a case
 
 
 class Stopwatch:
@@ -52,7 +53,7 @@ class Stopwatch:
 
     def __init__(self, device: str) -> None:
         self.device, self.lock = device, threading.Lock()
-        self.recording = False  # a CUDA graph: its parts run apart, and may not be waited for
+        self.recording = False  # a CUDA graph, during which nothing may wait for the GPU
         self.seconds = dict.fromkeys([*PARTS, "decoding", "whole"], 0.0)
 
     def add(self, part: str, seconds: float) -> None:
@@ -61,7 +62,7 @@ class Stopwatch:
             self.seconds[part] += seconds
 
     def now(self) -> float:
-        """Seconds, once a GPU has done what it was asked."""
+        """Seconds, after waiting for the GPU."""
         synchronize(self.device)
         return time.perf_counter()
 
@@ -84,7 +85,7 @@ class Stopwatch:
         return timed
 
     def wrap_recording(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`RecordedPass`'s beginning, timed as a whole."""
+        """`RecordedPass.__init__`, timed as a whole."""
 
         def record(*args: Any, **kwargs: Any) -> Any:
             self.recording = True
@@ -113,7 +114,7 @@ class Stopwatch:
         wrapped = [(images, "_decode", decode)]
         wrapped += [
             (module, "image_batches", self.wrap_batches(images.image_batches))
-            for module in (evaluation, train_features)
+            for module in (features, train_features)
         ]
         recorder = self.wrap_recording(RecordedPass.__init__)
         wrapped.append((RecordedPass, "__init__", recorder))
@@ -122,7 +123,7 @@ class Stopwatch:
             for part, place, name in (
                 ("checking images", train_features, "check_images"),
                 ("image tower", FrozenCLIP, "encode_image"),
-                ("text tower, forward", train_step.Objective, "forward"),
+                ("text tower, forward", training.Objective, "forward"),
                 ("text tower, backward", torch.Tensor, "backward"),
                 ("text tower, replayed", RecordedPass, "__call__"),
                 ("optimiser", torch.optim.SGD, "step"),
@@ -132,7 +133,7 @@ class Stopwatch:
         with contextlib.ExitStack() as stack:
             for place, name, function in wrapped:
                 stack.enter_context(patch.object(place, name, function))
-            # Scoring the test images is no part of the epoch, and would take longer than it.
+            # Scoring the test images does not belong to the epoch, and would take longer.
             stack.enter_context(patch.object(cli_train, "score_parts", lambda *_, **__: {}))
             yield self
 
@@ -163,9 +164,7 @@ def report(case: dict[str, Any]) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.end_to_end", description=__doc__.splitlines()[0]
-    )
+    parser = bench_parser("benchmarks.end_to_end", __doc__)
     parser.add_argument("--data", default="caltech101", help="data set or folder")
     parser.add_argument("--root", help="folder of the paper's data [$COCOOP_DATA or ./data]")
     parser.add_argument("--backbone", default="ViT-B-16/random")
@@ -173,9 +172,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=1, help="default: the paper's, 1")
     parser.add_argument("--minutes", type=float, default=6, help="start no case that goes beyond")
-    parser.add_argument("--fresh", action="store_true", help="forget the cases of earlier runs")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--folder", type=Path, help="where to write (default: results)")
     return parser.parse_args()
 
 

@@ -1,27 +1,26 @@
-"""What each switch does to the packed encoder: one change at a time, taking turns.
+"""What each switch does to the packed encoder: one change at a time, in turns.
 
     python -m benchmarks.switches            # about two minutes; most of it is compiling
 
 Attention fused or written out, freed memory kept or given back, the other matrix library, half
 precision, torch.compile; on CUDA also a recorded step, TF32, and torch.compile with CUDA graphs.
-Writes bench_switches_DEVICE.json. The library has the switches as they win; run this again where
-another machine may answer otherwise.
+Writes bench_switches_DEVICE.json. The library uses the settings that were fastest; run this again
+on a machine where others may be.
 """
 
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
-from benchmarks.contest import KINDS, Contender, differences, earlier_cells
+from benchmarks.interleaved import KINDS, Contender, bench_parser, differences, earlier_cells
 from benchmarks.text_encoder import SEED, Size, contenders, size
 from cocoop_tutorial import load_clip
-from cocoop_tutorial.allocator import GIVE_BACK, keep_freed_memory
+from cocoop_tutorial.allocator import DEFAULT, KEEP, keep_freed_memory, set_thresholds
 from cocoop_tutorial.book.speed_results import AS_IT_IS
 from cocoop_tutorial.measure import Times, seconds
 from cocoop_tutorial.results import save_result
@@ -41,8 +40,8 @@ class Switch:
     Attributes:
         contender: Model, features and labels.
         change: What is different, for as long as the context lasts.
-        times: Seconds; those of the first call apart, for it may compile.
-        facts: As they are saved.
+        times: Seconds, without the first call, which may compile.
+        facts: What is saved.
     """
 
     contender: Contender
@@ -58,7 +57,7 @@ class Switch:
                 self.times[kind].append(seconds(run, self.contender.features.device))
 
     def first_turn(self) -> None:
-        """Compiles what is to be compiled; a switch that does not work here says so."""
+        """Compiles what has to be compiled, and records if a switch does not work here."""
         try:
             self.turn()
         except RuntimeError as error:  # no C++ compiler, for one
@@ -67,14 +66,14 @@ class Switch:
         self.facts["first_seconds"] = sum(times.pop() for times in self.times.values() if times)
 
 
-def switches(device: str, compiler: str) -> dict[str, Change]:
-    """Name to what it changes in the library, without bf16, which is another backbone."""
+def switches(device: str, compiler: str, keeps: bool) -> dict[str, Change]:
+    """What each switch changes in the library, without bf16, which is another backbone."""
     swapped = {"ExplicitAttention": FusedAttention, "FusedAttention": ExplicitAttention}
     found: dict[str, Change] = {
         AS_IT_IS: contextlib.nullcontext,
         "the other attention": lambda: patch.multiple(packed_attention, **swapped),
     }
-    if device == "cpu" and keep_freed_memory():
+    if device == "cpu" and keeps:
         found["freed memory given back"] = given_back
     if device == "cpu" and packed_tower.ONEDNN:
         found["the other matrix library"] = lambda: patch.object(packed_tower, "ONEDNN", False)
@@ -88,11 +87,11 @@ def switches(device: str, compiler: str) -> dict[str, Change]:
 @contextlib.contextmanager
 def given_back() -> Iterator[None]:
     """Lets the C library give freed memory back at once, as without `keep_freed_memory`."""
-    keep_freed_memory(GIVE_BACK)
+    set_thresholds(DEFAULT)
     try:
         yield
     finally:
-        keep_freed_memory()
+        set_thresholds(KEEP)
 
 
 @contextlib.contextmanager
@@ -108,8 +107,8 @@ def tf32() -> Iterator[None]:
 
 def compiled(**options: Any) -> Change:
     """Compiles the function that holds all seven steps."""
-    function = torch.compile(packed.encode_names, **options)
-    return lambda: patch.object(packed, "encode_names", function)
+    function = torch.compile(packed.encode_classes, **options)
+    return lambda: patch.object(packed, "encode_classes", function)
 
 
 def measure_size(
@@ -144,26 +143,26 @@ def measure_size(
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.switches", description=__doc__.splitlines()[0]
-    )
+    parser = bench_parser("benchmarks.switches", __doc__)
     parser.add_argument("--only", type=size, nargs="+", metavar="KxB", default=SIZES)
     parser.add_argument("--backbone", default="ViT-B-16/random")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--compiler", default="inductor", help="torch.compile's backend")
-    parser.add_argument("--fresh", action="store_true", help="forget the sizes of earlier runs")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--folder", type=Path, help="where to write (default: results)")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measures the sizes that are missing and saves after each."""
+    """Reads the options and measures."""
     options = arguments()
+    with keep_freed_memory() as keeps:
+        measure(options, switches(options.device, options.compiler, keeps))
+
+
+def measure(options: argparse.Namespace, changes: dict[str, Change]) -> None:
+    """Measures the sizes that are missing and saves after each."""
     name = f"bench_switches_{options.device}"
     cells = earlier_cells(name, options, "backbone")
     done = {(cell["classes"], cell["images"]) for cell in cells}
-    changes = switches(options.device, options.compiler)
     for where in options.only:
         if where in done:
             continue

@@ -3,13 +3,12 @@
     python -m benchmarks.text_encoder                        # 20 cells, some 15 minutes a run
     python -m benchmarks.text_encoder --only 50x1 100x8      # classes x images
 
-Writes bench_text_encoder_DEVICE.json and a figure, cell by cell, the book's own cells first: a run
-that was stopped, or whose minutes are over, goes on where it was, on the same machine with the same
-versions. Names are
-ImageNet's, in a random order; weights are random. The published code runs one image after another;
-where the graphs of all images do not fit in memory, each image gets a backward pass of its own,
-which is the same arithmetic. Where even one turn would take too long, operations and bytes are
-counted instead.
+Writes bench_text_encoder_DEVICE.json and a figure, cell by cell, the book's own cells first. A run
+that was stopped, or whose minutes are over, continues where it was, on the same machine with the
+same versions. Names are ImageNet's, in a random order; weights are random. The published code runs
+one image after another. If the graphs of all images do not fit in memory, each image gets its own
+backward pass, which is the same arithmetic. If even one turn would take too long, operations and
+bytes are counted instead.
 """
 
 import argparse
@@ -26,7 +25,15 @@ import torch
 from matplotlib.figure import Figure
 from torch.nn import functional as F
 
-from benchmarks.contest import LONG, TURN, Contender, compete, differences, earlier_cells
+from benchmarks.interleaved import (
+    LONG,
+    TURN,
+    Contender,
+    bench_parser,
+    compete,
+    differences,
+    earlier_cells,
+)
 from cocoop_tutorial import CoCoOp, CoOp, FrozenCLIP, load_clip
 from cocoop_tutorial.allocator import keep_freed_memory
 from cocoop_tutorial.book.plots import figure
@@ -42,7 +49,7 @@ SEED, CONTEXT = 1, 4
 Size = tuple[int, int]  # classes, images
 # The cells that the book names come first.
 HEADLINES: list[Size] = [(50, 1), (100, 8), (1000, 8)]
-PATIENCE = {(50, 1): 8, (100, 8): 8}  # times the others' where the published code must be timed
+PATIENCE = {(50, 1): 8, (100, 8): 8}  # how many times longer the published code may take here
 GRID: list[Size] = [(K, B) for K in (10, 50, 100, 500, 1000) for B in (1, 4, 8, 32)]
 QUICK: list[Size] = [(3, 1), (5, 2)]
 
@@ -81,7 +88,7 @@ def contenders(clip: FrozenCLIP, size: Size) -> dict[str, Contender]:
 def measure_cell(
     clip: FrozenCLIP, size: Size, cells: list[dict[str, Any]], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """One cell of the table: what is too slow is counted, the rest takes turns."""
+    """One cell of the table: what is too slow is only counted, the rest takes turns."""
     rates: dict[str, list[float]] = {"ours": [], "torch": []}
 
     def measure_rates() -> None:
@@ -116,7 +123,7 @@ def measure_cell(
 def expected_seconds(
     operations: int, method: str, cells: list[dict[str, Any]], rate: float
 ) -> float:
-    """How long a turn will take, from the pace of the cell before, or from the machine's rate."""
+    """How long a turn will take, by the pace of the last cell or by the machine's rate."""
     for cell in reversed(cells):
         facts = cell["methods"].get(method, {})
         if "train" in facts:
@@ -181,19 +188,14 @@ def size(text: str) -> Size:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.text_encoder", description=__doc__.splitlines()[0]
-    )
+    parser = bench_parser("benchmarks.text_encoder", __doc__)
     parser.add_argument("--only", type=size, nargs="+", metavar="KxB", help="only these cells")
     parser.add_argument("--quick", action="store_true", help="tiny cells, into _build/bench")
-    parser.add_argument("--fresh", action="store_true", help="forget the cells of earlier runs")
     parser.add_argument("--minutes", type=float, default=15, help="then stop (default 15)")
     parser.add_argument("--repeats", type=int, default=5, help="at most (default 5)")
     parser.add_argument("--budget", type=float, default=20, help="seconds of repeats, each method")
     parser.add_argument("--patience", type=float, default=45, help="seconds a turn may take")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
-    parser.add_argument("--folder", type=Path, help="where to write (default: results)")
     options = parser.parse_args()
     options.backbone = "emoji-clip" if options.quick else "ViT-B-16/random"
     if options.quick:
@@ -201,6 +203,7 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+@keep_freed_memory()  # as training does, for all alike
 def main() -> None:
     """Measures what is missing and saves after each cell."""
     options, start = arguments(), time.monotonic()
@@ -212,7 +215,6 @@ def main() -> None:
     done = {(cell["classes"], cell["images"]) for cell in cells}
     left = [size for size in sizes if size not in done]
     clip = load_clip(options.backbone, device=options.device, precision=options.precision)
-    keep_freed_memory()  # as training does, for all alike
     while left:
         spent = time.monotonic() - start
         if cells and spent + cell_seconds(left[0], cells, options) > 60 * options.minutes:
@@ -232,7 +234,7 @@ def main() -> None:
 
 
 def cell_seconds(size: Size, cells: list[dict[str, Any]], options: argparse.Namespace) -> float:
-    """About what a cell takes: two turns of each method that will run, at its last pace."""
+    """About how long a cell takes: two turns of each method that will run, at its last pace."""
     total = 0.0
     for method in ENCODER_NAMES:
         timed = [cell for cell in cells if "train" in cell["methods"][method]]

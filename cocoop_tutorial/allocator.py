@@ -1,32 +1,54 @@
 """What the C library does with freed memory on a CPU (chapter 5).
 
-By default glibc gives large pieces back to the system as soon as they are free. A training step
-frees the same pieces again and again, and the system must clear every page of each anew.
+By default glibc gives large pieces back to the system as soon as they are freed. A training step
+frees the same pieces again and again, and each time the system must clear every page anew.
 """
 
+import contextlib
 import ctypes
 import ctypes.util
+import os
+from collections.abc import Iterator
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's numbers for mallopt
 GIB = 1024**3
 KEEP = {MMAP_THRESHOLD: GIB, TRIM_THRESHOLD: 2 * GIB - 1}
-# As glibc's own thresholds end up, which follow the pieces that are freed.
-GIVE_BACK = {MMAP_THRESHOLD: GIB // 32, TRIM_THRESHOLD: GIB // 16}
+# glibc's thresholds cannot be read. By default they follow the sizes of freed pieces up to these
+# limits, which they reach by themselves when pieces as large as a training step's are freed.
+DEFAULT = {MMAP_THRESHOLD: GIB // 32, TRIM_THRESHOLD: GIB // 16}
 
 
-def keep_freed_memory(thresholds: dict[int, int] = KEEP) -> bool:
-    """From now on the process holds freed memory for its next request.
+@contextlib.contextmanager
+def keep_freed_memory() -> Iterator[bool]:
+    """Within the block, the process holds freed memory for its next request.
 
-    Its results stay the same to the last bit. `give_back_freed_memory` returns what is held.
+    The numbers that it computes stay the same to the last bit. At the end, the memory goes back to
+    the system and glibc's own thresholds hold again. Thresholds that the environment sets
+    (MALLOC_TRIM_THRESHOLD_ and the like) are left as they are.
 
-    Args:
-        thresholds: Bytes from which memory is given back, for mallopt.
-
-    Returns:
-        Whether the C library can do so; other systems than Linux have other allocators.
+    Yields:
+        Whether it does so: only glibc can, and only if the environment leaves it the choice.
 
     Introduced in chapter 5.
     """
+    keeps = not set_by_environment() and set_thresholds(KEEP)
+    try:
+        yield keeps
+    finally:
+        if keeps:
+            set_thresholds(DEFAULT)
+        give_back_freed_memory()
+
+
+def set_by_environment() -> bool:
+    """Whether the user chose the allocator's thresholds when starting the process."""
+    kinds = ("mmap_threshold", "trim_threshold")
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    return any(f"MALLOC_{k.upper()}_" in os.environ or f"malloc.{k}" in tunables for k in kinds)
+
+
+def set_thresholds(thresholds: dict[int, int]) -> bool:
+    """Sets from how many bytes on freed memory is given back; returns whether that worked."""
     mallopt = getattr(_libc(), "mallopt", None)
     return mallopt is not None and all([mallopt(*option) for option in thresholds.items()])
 

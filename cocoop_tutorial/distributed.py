@@ -1,7 +1,7 @@
 """Several processes that work on one model, as `torchrun` starts them (chapter 5).
 
-Without `torchrun` every function here is the plain thing: one process, all images. The processes
-of a run call the same functions in the same order; `evaluate` and `train` do.
+Without `torchrun` there is one process, which works on all images. With it, all processes of a run
+must call these functions in the same order, as `evaluate` and `train` do.
 """
 
 import contextlib
@@ -37,13 +37,13 @@ def is_main() -> bool:
 
 @contextlib.contextmanager
 def session(device: str | None = None) -> Iterator[str | None]:
-    """Joins the processes that `torchrun` started; does nothing without it.
+    """Connects the processes that `torchrun` started; does nothing without it.
 
     Args:
         device: "cuda", "cpu", or None for the GPU if there is one.
 
     Yields:
-        The device of this process: under `torchrun` each process has a GPU of its own.
+        The device of this process: under `torchrun` each process has its own GPU.
 
     Raises:
         DeviceError: There are fewer GPUs than processes.
@@ -76,21 +76,21 @@ def _own_device(kind: str) -> str:
 def share(n: int) -> list[int]:
     """Which of `n` items this process works on.
 
-    Every process gets equally many, in a row; where `n` does not divide, the last ones begin
-    again at item 0, so that no process has to wait with nothing to do.
+    Every process gets the same number of consecutive items. If `n` is not divisible by the number
+    of processes, the last ones start again at item 0, so that no process is idle.
 
     Args:
         n: Number of items, at least 1.
 
     Returns:
-        Indices below `n`. All shares after each other, cut at `n`, are 0 to n - 1.
+        Indices below `n`. The shares of all processes, concatenated and cut at `n`, are 0 to n - 1.
     """
     size = -(-n // world_size())
     return [i % n for i in range(rank() * size, (rank() + 1) * size)]
 
 
 def gather_rows(rows: Tensor, n: int) -> Tensor:
-    """Puts the rows of all shares together again.
+    """Concatenates the rows of all shares.
 
     Args:
         rows: `[len(share(n)), ...]`, this process's rows.
@@ -101,9 +101,9 @@ def gather_rows(rows: Tensor, n: int) -> Tensor:
     """
     if not active():
         return rows
-    parts = [torch.empty_like(rows) for _ in range(world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)[:n]
+    shares = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(shares, rows.contiguous())
+    return torch.cat(shares)[:n]
 
 
 def total(values: list[float], device: torch.device) -> list[float]:
@@ -111,7 +111,7 @@ def total(values: list[float], device: torch.device) -> list[float]:
 
     Args:
         values: Numbers of this process.
-        device: Where this process computes.
+        device: The device of this process.
 
     Returns:
         The sums, the same in every process.

@@ -1,7 +1,7 @@
-"""Errors that name the culprit and the way out.
+"""Errors that name the cause and say what to do.
 
 Every error of this library is a `CocoopError` and also the built-in exception that a Python
-programmer would expect, so `except ValueError` and `except CocoopError` both work.
+programmer would expect, so that `except ValueError` and `except CocoopError` both work.
 """
 
 import contextlib
@@ -18,48 +18,56 @@ class UnknownNameError(CocoopError, ValueError):
 
 
 class BackboneError(CocoopError, ValueError):
-    """A backbone whose files are damaged, or whose kind this library cannot use."""
+    """A backbone whose files are damaged, or that is of a kind this library cannot use."""
 
 
 class DeviceError(CocoopError, RuntimeError):
-    """The device is not there, or lacks the precision that was asked for."""
+    """The device does not exist, or cannot compute in the requested precision."""
 
 
 class DataError(CocoopError, ValueError):
-    """A split file, image, archive or list of classes that cannot be right."""
+    """A split file, image, archive or list of classes that is damaged or inconsistent."""
 
 
 class MissingDataError(CocoopError, FileNotFoundError):
-    """Files that should be there and are not."""
+    """Files that are needed and do not exist."""
 
 
 class PromptError(CocoopError, ValueError):
-    """A class name or template that cannot become a prompt."""
+    """A class name or template that no prompt can be made from."""
+
+
+class ClassNameError(PromptError, DataError):
+    """A class name that is empty, or reads the same as another one."""
 
 
 class CheckpointError(CocoopError, ValueError):
     """A saved prompt that is damaged, unsafe, or made for another backbone."""
 
 
+class FileError(CheckpointError, OSError):
+    """A file that cannot be written, because of a full disk or a folder that is read-only."""
+
+
 class TrainingError(CocoopError, RuntimeError):
-    """Training that cannot go on, for example because the loss is not a number."""
+    """Training that cannot continue, for example because the loss is not a number."""
 
 
 class MemoryLimitError(CocoopError, RuntimeError):
-    """Not enough memory; the message says which setting lowers the need."""
+    """Not enough memory; the message says which setting to lower."""
 
 
 def suggest(name: str, known: Iterable[str], limit: int = 3) -> str:
-    """The names nearest to `name`, as a sentence for an error message.
+    """The existing names most similar to `name`, as a sentence for an error message.
 
     Args:
-        name: What was asked for.
-        known: What exists.
-        limit: How many near matches to show.
+        name: The name that was given.
+        known: The names that exist.
+        limit: How many similar names to show.
 
     Returns:
-        `"Did you mean 'a' or 'b'?"`, or the list of what exists when nothing is near
-        (shortened when it is long).
+        `"Did you mean 'a' or 'b'?"`, or, if nothing is similar, the list of what exists
+        (shortened if it is long).
     """
     by_lower = {k.lower(): k for k in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.5)
@@ -70,12 +78,37 @@ def suggest(name: str, known: Iterable[str], limit: int = 3) -> str:
     return f"There are: {shown}."
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message without its full stop, or the name of its class."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:300] if lines else type(error).__name__
+
+
 @contextlib.contextmanager
-def memory_advice(advice: str) -> Iterator[None]:
-    """Turns "out of memory", on CPU or GPU, into an error that says what lowers the need.
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turns a missing package into an error that names the extra which brings it.
 
     Args:
-        advice: The way out, for example "Lower batch_size (now 128).".
+        extra: For example "embedded".
+
+    Raises:
+        MissingDataError: The block imported a package that is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDataError(
+            f"The package {error.name} is not installed. "
+            f'Run: pip install "cocoop_tutorial[{extra}]"'
+        ) from error
+
+
+@contextlib.contextmanager
+def memory_advice(advice: str) -> Iterator[None]:
+    """Turns "out of memory", on CPU or GPU, into an error that says which setting to lower.
+
+    Args:
+        advice: What to do, for example "Lower batch_size (now 128).".
 
     Raises:
         MemoryLimitError: The block ran out of memory.

@@ -1,7 +1,4 @@
-"""Time, memory and arithmetic, measured and counted (chapter 5).
-
-Notation: B images, K classes, D = text width.
-"""
+"""Time and memory, measured (chapter 5)."""
 
 import gc
 import statistics
@@ -45,17 +42,17 @@ def seconds(run: Callable[[], Any], device: str | torch.device = "cpu") -> float
 
 
 def synchronize(device: str | torch.device) -> None:
-    """Waits for a GPU; a CPU is never behind."""
+    """Waits until a GPU is done; a CPU always is."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def saved_bytes(forward: Callable[[], Any], module: nn.Module) -> int:
-    """What a forward pass holds for backward: exact, and the same on every machine.
+    """What a forward pass keeps for backward: exact, and the same on every machine.
 
     Args:
         forward: Runs forward with gradients and returns its outputs, which keep the graph alive.
-        module: Its parameters and buffers, held anyway, are left out.
+        module: Its parameters and buffers do not count, because they are in memory anyway.
 
     Returns:
         Bytes of distinct storages.
@@ -92,7 +89,7 @@ def peak_bytes(run: Callable[[], Any], device: str | torch.device = "cpu") -> tu
         return peak - before, peak
     give_back_freed_memory()  # or the call would reuse it unseen
     highest = Path("/proc/self/clear_refs")
-    if highest.exists():  # Linux counts pages; elsewhere, what is left after the call must do
+    if highest.exists():  # only Linux records the peak; elsewhere the use after the call must do
         highest.write_text("5")
     before = psutil.Process().memory_info().rss
     run()

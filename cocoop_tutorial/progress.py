@@ -1,4 +1,4 @@
-"""One progress bar for notebook and terminal, silent where nobody watches."""
+"""One progress bar for notebooks and terminals, which is off during tests."""
 
 import os
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 
 def quiet() -> bool:
-    """Whether bars are off: COCOOP_QUIET=1, or a notebook that is executed by a test run."""
+    """Whether bars are off, because COCOOP_QUIET is 1 or because a test is running."""
     return os.environ.get("COCOOP_QUIET", "0") != "0" or "PYTEST_CURRENT_TEST" in os.environ
 
 
@@ -18,10 +18,10 @@ def bar(
     """A tqdm bar with this project's defaults.
 
     Args:
-        items: What to go through; None for a bar that is moved by hand.
-        text: What is being done.
+        items: What to iterate over; None for a bar that you update yourself.
+        text: What is being done, shown before the bar.
         total: Number of items, when `items` has no length.
-        options: Anything else for tqdm.
+        options: Other options of tqdm.
 
     Returns:
         The bar, to loop over or to update.

@@ -1,7 +1,7 @@
 """Measured results as JSON files that say where their numbers come from.
 
 Every file in `results/` holds the data and its provenance: the command, the commit, the versions,
-the device and the seeds. Chapters read their longer runs from there.
+the device and the seeds. Chapters read the results of longer runs from there.
 """
 
 import importlib.metadata
@@ -12,7 +12,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +20,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from joblib import cpu_count
 
 from cocoop_tutorial.errors import DataError, MissingDataError, suggest
+from cocoop_tutorial.files import write_atomic
 
 PACKAGES = ("cocoop_tutorial", "torch", "torchvision", "open_clip_torch", "numpy")
 
@@ -35,37 +36,27 @@ def save_result(
     device: str | torch.device | None = None,
     folder: Path | str | None = None,
 ) -> Path:
-    """Writes `NAME.json`: the data and how it was made. The old file stays whole until the end.
+    """Writes `NAME.json`: the data and how it was made. An old file is replaced at the very end.
 
     Args:
         name: File name without ".json"; letters, digits, "_", "-" and ".".
-        data: Anything made of dicts, lists, numbers, strings, arrays, tensors and DataFrames (a
-            frame becomes its list of rows).
-        command: What to type to make it again; None takes this process's command line.
+        data: Any combination of dicts, lists, numbers, strings, arrays, tensors and DataFrames (a
+            frame becomes the list of its rows).
+        command: The command that reproduces it; None takes this process's command line.
         seeds: The seeds that were used.
-        device: Where it ran; None takes the GPU if there is one.
+        device: The device it ran on; None takes the GPU if there is one.
         folder: None takes the results folder.
 
     Returns:
         The path of the file.
+
+    Raises:
+        FileError: It cannot be written.
     """
     folder = Path(folder) if folder else results_folder(make=True)
-    folder.mkdir(parents=True, exist_ok=True)
     content = {"provenance": provenance(command, seeds, device), "data": data}
     text = json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
-    path = folder / f"{name}.json"
-    handle, part = tempfile.mkstemp(dir=folder, prefix=f".{name}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
-    return path
+    return write_atomic(folder / f"{name}.json", text.encode())
 
 
 def load_result(name: str, folder: Path | str | None = None) -> dict[str, Any]:
@@ -79,7 +70,7 @@ def load_result(name: str, folder: Path | str | None = None) -> dict[str, Any]:
         A dict with "data" and "provenance".
 
     Raises:
-        MissingDataError: There is no such result; the message has the near matches.
+        MissingDataError: There is no such result; the message suggests similar names.
         DataError: The file is damaged.
     """
     folder = Path(folder) if folder else results_folder()
@@ -99,10 +90,10 @@ def load_result(name: str, folder: Path | str | None = None) -> dict[str, Any]:
 
 
 def results_folder(make: bool = False) -> Path:
-    """Finds the results: $COCOOP_RESULTS, the repository above the working folder, the package.
+    """Finds the results: in $COCOOP_RESULTS, in the clone you are working in, or in the package.
 
     Args:
-        make: Return the repository's folder even if it does not exist yet.
+        make: Return the clone's folder even if it does not exist yet.
 
     Raises:
         MissingDataError: There is none; the message says how to name one.
@@ -125,7 +116,7 @@ def provenance(
     seeds: Sequence[int] = (),
     device: str | torch.device | None = None,
 ) -> dict[str, Any]:
-    """What a reader needs to make a number again.
+    """What a reader needs to reproduce a number.
 
     Args:
         command: None takes this process's command line.
@@ -147,19 +138,18 @@ def provenance(
 
 
 def device_name(device: str | torch.device | None = None) -> str:
-    """A device in words: "NVIDIA T4, 15 GB" or "CPU, 2 cores, x86_64 AVX2"."""
+    """A device in words, such as "NVIDIA T4, 15 GB" or "CPU, 2 cores, x86_64 AVX2"."""
     kind = torch.device(device).type if device else ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cuda":
         facts = torch.cuda.get_device_properties(0)
         return f"{facts.name}, {facts.total_memory / 1024**3:.0f} GB"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    # CPUs with as many cores can differ threefold in speed; their vector instructions tell.
+    # CPUs with equally many cores can differ threefold in speed, mostly by their instruction set.
     level = torch.backends.cpu.get_cpu_capability().replace("DEFAULT", "")
-    return f"{kind.upper()}, {cores} cores, {platform.machine()} {level}".rstrip()
+    return f"{kind.upper()}, {cpu_count()} cores, {platform.machine()} {level}".rstrip()
 
 
 def _command() -> str:
-    """The command line without folders: they differ from machine to machine."""
+    """The command line without folders, because these differ from machine to machine."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is not None and spec.name:
         first = f"python -m {spec.name.removesuffix('.__main__')}"
@@ -169,7 +159,7 @@ def _command() -> str:
 
 
 def _commit() -> str:
-    """The short commit of the clone, with "+" when files differ from it, or "" outside a clone."""
+    """The short commit of the clone, with "+" if files differ from it, or "" outside a clone."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         run = {"capture_output": True, "text": True, "check": True, "timeout": 30}
@@ -194,7 +184,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """The same content in what JSON knows; not-a-number becomes null."""
+    """The same content in types that JSON knows; not-a-number becomes null."""
     if isinstance(value, pd.DataFrame):
         return [_plain(row) for row in value.to_dict(orient="records")]
     if isinstance(value, pd.Series):

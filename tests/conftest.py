@@ -15,6 +15,7 @@ from program import Cocoop, Result
 from safetensors.torch import save_file
 
 torch.set_num_threads(1)
+os.environ.setdefault("COCOOP_FEATURES", "0")  # tests count what is computed
 # A slow machine is no failure: no deadlines. The same examples every time.
 settings.register_profile("here", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("here")

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.metadata
 import inspect
 import json
 import os
@@ -25,12 +26,13 @@ from safetensors import safe_open
 
 import cocoop_tutorial
 from cocoop_tutorial import errors, load_clip
-from cocoop_tutorial.clip.load import EMOJI_CLIP
+from cocoop_tutorial.clip.load import EMBEDDED
 from cocoop_tutorial.datasets.emoji import sources
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FILES = sorted(Path(cocoop_tutorial.__file__).parent.rglob("*.py"))
+ICON_CLIP = EMBEDDED["icon-clip"]
 MB = 1e6
 
 
@@ -61,6 +63,20 @@ def test_near_names() -> None:
     assert errors.suggest("COCOOP", ["CoOp", "CoCoOp"]).startswith("Did you mean 'CoCoOp'")
     assert errors.suggest("zzz", ["one", "two"]) == "There are: one, two."
     assert errors.suggest("zzz", [f"name{i}" for i in range(50)]).endswith("and others.")
+
+
+def test_a_missing_package_names_the_extra_that_brings_it() -> None:
+    used = set()
+    for path in FILES:
+        used |= set(re.findall(r'needs_extra\("(\w+)"\)', path.read_text(encoding="utf-8")))
+    assert used and used <= set(PROJECT["optional-dependencies"])
+    with (
+        pytest.raises(errors.MissingDataError, match=r'no_such_package.*cocoop_tutorial\[book\]"'),
+        errors.needs_extra("book"),
+    ):
+        import no_such_package  # noqa: F401
+    with pytest.raises(errors.MissingDataError, match="no-such"), errors.needs_extra("book"):
+        importlib.metadata.version("no-such-package")
 
 
 def test_every_module_imports() -> None:
@@ -98,8 +114,8 @@ def test_functions_are_short() -> None:
 
 
 def test_emoji_clip_is_small_and_whole() -> None:
-    assert sum(f.stat().st_size for f in EMOJI_CLIP.iterdir()) <= 40 * MB
-    with safe_open(EMOJI_CLIP / "open_clip_model.safetensors", framework="pt") as weights:
+    assert sum(f.stat().st_size for f in ICON_CLIP.iterdir()) <= 40 * MB
+    with safe_open(ICON_CLIP / "open_clip_model.safetensors", framework="pt") as weights:
         tensors = [weights.get_tensor(name) for name in weights.keys()]
     for tensor in tensors:
         if tensor.is_floating_point():
@@ -108,7 +124,7 @@ def test_emoji_clip_is_small_and_whole() -> None:
 
 
 def test_plain_open_clip_loads_emoji_clip() -> None:
-    name = f"local-dir:{EMOJI_CLIP}"
+    name = f"local-dir:{ICON_CLIP}"
     model, _, preprocess = open_clip.create_model_and_transforms(name)
     tokens = open_clip.get_tokenizer(name)(["an emoji of a red apple.", "an emoji of a bus."])
     clip = load_clip("emoji-clip", device="cpu")
@@ -120,9 +136,9 @@ def test_plain_open_clip_loads_emoji_clip() -> None:
 
 
 def test_model_card_agrees_with_the_model() -> None:
-    card = ModelCard.load(EMOJI_CLIP / "README.md")
+    card = ModelCard.load(ICON_CLIP / "README.md")
     assert card.data.library_name == "open_clip" and card.data.license == "cc-by-sa-4.0"
-    config = json.loads((EMOJI_CLIP / "open_clip_config.json").read_text())["model_cfg"]
+    config = json.loads((ICON_CLIP / "open_clip_config.json").read_text())["model_cfg"]
     image, text = config["vision_cfg"], config["text_cfg"]
     blocks = ", ".join(map(str, image["layers"][:-1])) + f" and {image['layers'][-1]}"
     words = [f"{blocks} blocks", f"width {image['width']}", f"{image['image_size']}-pixel"]
@@ -134,7 +150,7 @@ def test_model_card_agrees_with_the_model() -> None:
 
 
 def test_model_card_names_the_houses() -> None:
-    text = " ".join((EMOJI_CLIP / "README.md").read_text().split())
+    text = " ".join((ICON_CLIP / "README.md").read_text().split())
     trained, kept_out = (
         text.split("## What it was trained on")[1]
         .split("were kept out")[0]
@@ -166,7 +182,7 @@ def test_wheel_holds_what_the_library_reads_and_no_more(wheel: Path) -> None:
     package = {n: s for n, s in sizes.items() if not n.split("/")[0].endswith(".dist-info")}
     assert all(name.startswith("cocoop_tutorial/") for name in package)
     weights = {n: s for n, s in package.items() if "/weights/" in n}
-    assert {n.rsplit("/", 1)[1] for n in weights} == {f.name for f in EMOJI_CLIP.iterdir()}
+    assert {n.rsplit("/", 1)[1] for n in weights} == {f.name for f in ICON_CLIP.iterdir()}
     assert sum(weights.values()) <= 20 * MB
     assert sum(sizes.values()) <= 21 * MB
     there = {Path(name) for name in package}
@@ -214,9 +230,13 @@ def test_the_lock_meets_the_lower_bounds() -> None:
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", line) for line in pins), "only NAME==VERSION"
     locked = {canonicalize_name(n): v for n, v in (line.split("==") for line in pins)}
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"book", "test", "cluster"}
+    assert set(extras) == {"embedded", "book", "test", "cluster"}
+    own = f"{PROJECT['name']}[embedded]"
+    assert own in extras["book"], "the book draws its own pictures"
     for text in (*PROJECT["dependencies"], *(r for group in extras.values() for r in group)):
         wanted = Requirement(text)
+        if wanted.name == PROJECT["name"]:
+            continue
         assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), text
     pinned = [r for r in PROJECT["dependencies"] if re.search(r"[=<~]=?\d", r.replace(">=", ""))]
     assert pinned == [], "the library itself has lower bounds only"
@@ -231,7 +251,7 @@ def test_conda_and_binder_take_the_same_versions() -> None:
     locked, package = pip
     assert locked == "-c constraints.txt"
     extras = re.fullmatch(r"-e \.\[([\w,]+)\]", package)[1].split(",")
-    assert set(extras) == set(PROJECT["optional-dependencies"])
+    assert {*extras, "embedded"} == set(PROJECT["optional-dependencies"])  # [book] includes it
 
 
 def test_one_version_everywhere() -> None:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from cocoop_tutorial.book.plots import STYLE, figure, image_grid, palette
 from cocoop_tutorial.book.sheets import sheet
-from cocoop_tutorial.datasets import Dataset, icons
+from cocoop_tutorial.datasets import icons
 from cocoop_tutorial.datasets.icons import drawings, names
+from cocoop_tutorial.datasets.splits import Dataset
 from cocoop_tutorial.evaluation.accuracy import Evaluation
 
 FRAME = "#D55E00"

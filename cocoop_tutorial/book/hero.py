@@ -7,7 +7,8 @@ import torch
 
 from cocoop_tutorial.book.plots import image_grid
 from cocoop_tutorial.clip.load import load_clip
-from cocoop_tutorial.datasets import icons, load_dataset
+from cocoop_tutorial.datasets import icons
+from cocoop_tutorial.datasets.load import load_dataset
 from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
 
 

@@ -17,11 +17,12 @@ from IPython.display import HTML
 from torch import Tensor
 
 from cocoop_tutorial.book.widgets import fill_page, picture
+from cocoop_tutorial.classnames import clean_name
 from cocoop_tutorial.clip.features import image_features
 from cocoop_tutorial.datasets.splits import Split
 from cocoop_tutorial.errors import PromptError
 from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
-from cocoop_tutorial.text_encoder.prompts import clean_name, fill_template
+from cocoop_tutorial.text_encoder.prompts import fill_template
 
 TYPED, OTHER = "#D55E00", "#0072B2"  # the class in the prompt, and the other classes
 Bar = tuple[str, float, bool]  # label, share from 0 to 1, whether to highlight it

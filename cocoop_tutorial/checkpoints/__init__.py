@@ -1,4 +1,5 @@
-"""Learned prompts on disk and on the Hub, in this library's format and in the official code's.
+"""Files that hold learned prompts: this library's format, the Hub's folders, the official code's.
 
-Training checkpoints are not here: they belong to `training`.
+They hold facts and tensors only; `models` turns these into a model and back. The checkpoints of a
+run that is still training belong to `training`.
 """

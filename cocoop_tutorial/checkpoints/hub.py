@@ -1,31 +1,31 @@
-"""Sharing a learned prompt by the conventions of the Hugging Face Hub (chapter 10)."""
+"""Folders and repositories of learned prompts, by the conventions of the Hugging Face Hub.
+
+Introduced in chapter 10.
+"""
 
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from huggingface_hub import HfApi, ModelCardData, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor
 
-from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.errors import CheckpointError, MissingDataError
+from cocoop_tutorial.checkpoints.prompts import write_prompts
+from cocoop_tutorial.errors import MissingDataError, first_line
+from cocoop_tutorial.files import write_atomic
 
-if TYPE_CHECKING:
-    from cocoop_tutorial.models.prompt_learner import PromptLearner
-
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-
-CARD = "README.md"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 CARD_TEXT = """# {method} prompt for {n_classes} classes
 
 A context of {n_ctx} vectors for {backbone}, learned with
-[{method}](https://arxiv.org/abs/{paper}). The backbone is not in this repository.
+{link}. The backbone is not in this repository.
 
 ```python
-from cocoop_tutorial import {method}
+from {module} import {method}
 
 model = {method}.from_pretrained("THIS_REPOSITORY")
 logits = model(images)  # [B, {n_classes}]
@@ -36,152 +36,93 @@ Classes: {classes}.
 PAPERS = {"CoOp": "2109.01134", "CoCoOp": "2203.05557"}
 
 
-class HubMixin:
-    """`save_pretrained`, `push_to_hub` and `from_pretrained`, as other Hub libraries have them."""
+def write_folder(folder: str | Path, facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Path:
+    """Writes the files of a Hub repository: weights, `config.json` and model card.
 
-    def save_pretrained(
-        self: "PromptLearner", folder: str | Path, training: Mapping[str, Any] | Any | None = None
-    ) -> Path:
-        """Writes the folder that a Hub repository holds: weights, `config.json`, model card.
+    Args:
+        folder: The folder, made if it does not exist. An existing README.md stays.
+        facts: As for `write_prompts`.
+        state: The parameters by name.
 
-        Args:
-            folder: Made if it is not there. A README.md that is there stays.
-            training: The training settings, to keep with the prompt.
+    Returns:
+        The folder.
 
-        Returns:
-            The folder.
-
-        Raises:
-            CheckpointError: A file cannot be written.
-        """
-        from cocoop_tutorial.checkpoints.prompts import (
-            prompts as checkpoints,  # it builds on the models, which have this class as a base
-        )
-
-        folder = Path(folder)
-        facts = checkpoints.describe(self, training)
-        checkpoints.save_prompts(self, folder / WEIGHTS, training)
-        config = json.dumps({"library_name": "cocoop_tutorial", **facts}, indent=2, default=str)
-        checkpoints.write_atomic(folder / CONFIG, config.encode())
-        if not (folder / CARD).exists():
-            checkpoints.write_atomic(folder / CARD, model_card(facts).encode())
-        return folder
-
-    def push_to_hub(
-        self: "PromptLearner",
-        repo_id: str,
-        *,
-        training: Mapping[str, Any] | Any | None = None,
-        private: bool | None = None,
-        token: str | None = None,
-        revision: str | None = None,
-        commit_message: str = "Add a learned prompt",
-    ) -> str:
-        """Uploads the prompt to the Hub, making the repository if need be.
-
-        Args:
-            repo_id: "name" or "owner/name".
-            training: The training settings, to keep with the prompt.
-            private: Whether a new repository is private; None takes the owner's default.
-            token: An access token; None takes the one of `hf auth login`.
-            revision: The branch.
-            commit_message: The first line of the commit.
-
-        Returns:
-            The address of the commit.
-        """
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, training)
-            info = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                revision=revision,
-                commit_message=commit_message,
-            )
-        return info.commit_url
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        clip: FrozenCLIP | None = None,
-        classnames: Sequence[str] | None = None,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-    ) -> Self:
-        """Loads a prompt from a folder or from the Hub.
-
-        Args:
-            name: A folder made by `save_pretrained`, or a Hub repository "owner/name".
-            clip: The backbone, if you have it; None loads the one that the prompt names.
-            classnames: Other classes for the same prompt; None takes the saved ones.
-            revision: Branch, tag or commit on the Hub.
-            token: An access token, for private repositories.
-            cache_dir: Where downloads are kept.
-            local_files_only: Never ask the network.
-
-        Returns:
-            The model.
-
-        Raises:
-            MissingDataError: Neither a folder with weights nor a repository within reach.
-            CheckpointError: Damaged, made for another backbone, or of another method.
-        """
-        from cocoop_tutorial.checkpoints import prompts as checkpoints
-
-        path = Path(name) / WEIGHTS
-        if not Path(name).is_dir():
-            path = _download(str(name), revision, token, cache_dir, local_files_only)
-        model = checkpoints.load_prompts(path, clip, classnames)
-        if not isinstance(model, cls):
-            kind = type(model).__name__
-            raise CheckpointError(f"{name} holds a {kind} prompt. Use {kind}.from_pretrained.")
-        return model
+    Raises:
+        CheckpointError: A file cannot be written, or a parameter is not finite.
+    """
+    folder = Path(folder)
+    write_prompts(folder / WEIGHTS, facts, state)
+    config = json.dumps({"library_name": "cocoop_tutorial", **facts}, indent=2, default=str)
+    write_atomic(folder / CONFIG, config.encode())
+    if not (folder / CARD).exists():
+        write_atomic(folder / CARD, model_card(facts).encode())
+    return folder
 
 
-def _download(
-    name: str,
+def upload(
+    facts: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    repo_id: str,
+    private: bool | None,
+    token: str | None,
     revision: str | None,
-    token: str | bool | None,
-    cache_dir: str | Path | None,
-    local_files_only: bool,
-) -> Path:
-    try:
-        file = hf_hub_download(
-            name,
-            WEIGHTS,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
+    commit_message: str,
+) -> str:
+    """Uploads a prompt to the Hub and makes the repository if it does not exist.
+
+    Returns:
+        The address of the commit.
+    """
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        write_folder(folder, facts, state)  # first, because it may be refused
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        info = api.upload_folder(
+            repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
         )
+    return info.commit_url
+
+
+def find_weights(name: str | Path, **download: Any) -> Path:
+    """The weights of a prompt, from a local folder or a Hub repository.
+
+    Args:
+        name: A folder, or a repository "owner/name".
+        download: Options of `hf_hub_download`.
+
+    Returns:
+        The file; in a folder it may be missing.
+
+    Raises:
+        MissingDataError: There is no such folder, and no such repository can be reached.
+    """
+    if Path(name).is_dir():
+        return Path(name) / WEIGHTS
+    try:
+        return Path(hf_hub_download(str(name), WEIGHTS, **download))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise MissingDataError(
-            f"{name!r} is no folder here, and {WEIGHTS} could not be had from the Hub ({reason}). "
-            "Check the name and the network, or copy the folder here and give its path."
+            f"{str(name)!r} is not a folder, and {WEIGHTS} could not be downloaded from the Hub "
+            f"({first_line(error)}). Check the name and the network, or copy the folder to this "
+            "machine and give its path."
         ) from error
-    return Path(file)
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
     """A model card with the Hub's metadata block.
 
-    Class names come from folders and from other people's files, so they are only ever data: no
-    template engine sees them, and Markdown shows them as they are.
+    Class names come from folders and from other people's files. No template engine therefore sees
+    them, and Markdown shows them unchanged.
 
     Args:
-        facts: What `checkpoints.describe` returns.
+        facts: As for `write_prompts`.
     """
     method, names = facts["method"], facts["classnames"]
+    known = method in PAPERS
     text = CARD_TEXT.format(
         method=method,
-        paper=PAPERS[method],
+        link=f"[{method}](https://arxiv.org/abs/{PAPERS[method]})" if known else method,
+        module="cocoop_tutorial" if known else "where_it_is_defined",
         n_classes=len(names),
         n_ctx=facts["options"]["n_ctx"],
         backbone=escape_markdown(facts["backbone"]),

@@ -1,102 +1,59 @@
-"""The official code's checkpoints, `prompt_learner/model.pth.tar-N`: import and export.
+"""The official code's checkpoint files, `prompt_learner/model.pth.tar-N` (chapter 10).
 
 These files are pickles, and a pickle can run any program when it is read. Here they are read by
-PyTorch's restricted reader, which knows tensors and plain containers only. Chapter 10.
+PyTorch's restricted reader, which knows tensors and plain containers only.
 """
 
 import io
 import pickle
+import zipfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cocoop_tutorial.checkpoints.prompts import check_fit, write_atomic
-from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.errors import CheckpointError, MissingDataError
-from cocoop_tutorial.models.cocoop import CoCoOp
-from cocoop_tutorial.models.coop import CoOp
-from cocoop_tutorial.models.prompt_learner import PromptLearner
-from cocoop_tutorial.text_encoder.prompts import ClassPrompts
+from cocoop_tutorial.files import write_atomic
 
-FIXED = ("token_prefix", "token_suffix")  # embedded class names: they follow from the names
+# How many axes each tensor has whose shape says how large the model is.
+DIMENSIONS = {"token_prefix": 3, "token_suffix": 3, "meta_net.linear1.weight": 2}
 
 
 class _Ignored:
-    """Stands in for the optimiser and scheduler objects in official files; does nothing."""
+    """Replaces the optimiser and scheduler objects in official files; does nothing."""
 
     def __init__(self, *_: Any) -> None:
-        """Takes anything."""
+        """Accepts any arguments."""
 
     def __setstate__(self, state: Any) -> None:
-        """Throws the state away."""
+        """Ignores the state."""
 
 
 def _plain_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
-# Dassl's warm-up keeps its inner scheduler, and that its optimiser, as objects in "scheduler".
-# Under these names the reader makes what stands on the left, never the objects themselves.
+# Dassl's warm-up scheduler contains another scheduler, and that one its optimiser, as objects. The
+# reader makes objects that do nothing in place of these classes.
+_OPTIMISERS = (
+    "torch.optim.adam.Adam",
+    "torch.optim.adamw.AdamW",
+    "torch.optim.rmsprop.RMSprop",
+    "torch.optim.sgd.SGD",
+    "dassl.optim.radam.RAdam",
+    "torch.optim.lr_scheduler.CosineAnnealingLR",
+    "torch.optim.lr_scheduler.MultiStepLR",
+    "torch.optim.lr_scheduler.StepLR",
+)
 _HARMLESS = [
     (_plain_dict, "collections.defaultdict"),
     (dict, "builtins.dict"),
-    (_Ignored, "torch.optim.adam.Adam"),
-    (_Ignored, "torch.optim.lr_scheduler.CosineAnnealingLR"),
-    (_Ignored, "torch.optim.lr_scheduler.MultiStepLR"),
-    (_Ignored, "torch.optim.lr_scheduler.StepLR"),
-    (_Ignored, "torch.optim.sgd.SGD"),
+    *((_Ignored, name) for name in _OPTIMISERS),
 ]
-
-
-def load_official(
-    path: str | Path,
-    clip: FrozenCLIP,
-    classnames: Sequence[str],
-    class_token_position: str = "end",
-    allow_duplicates: bool = False,
-) -> CoOp | CoCoOp:
-    """Reads a checkpoint of the official code.
-
-    Args:
-        path: The file, such as `prompt_learner/model.pth.tar-50`.
-        clip: The backbone that it was trained on; the file does not name it.
-        classnames: K names; the file does not hold them either.
-        class_token_position: The place of the name, for CoOp; the file does not say.
-        allow_duplicates: Two classes may share a name.
-
-    Returns:
-        A CoCoOp if the file has a Meta-Net, else a CoOp.
-
-    Raises:
-        MissingDataError: No such file.
-        CheckpointError: The file holds more than tensors, is no prompt learner's, or does not
-            fit the backbone.
-    """
-    state = read_official(path)
-    ctx = state["ctx"]
-    wanted = {"text width": ctx.shape[-1]}
-    if "token_suffix" in state:
-        wanted["context length"] = 1 + ctx.shape[-2] + state["token_suffix"].shape[1]
-    if "meta_net.linear1.weight" in state:
-        wanted["joint width"] = state["meta_net.linear1.weight"].shape[1]
-    check_fit(clip, wanted, path)
-    learned = {name: value for name, value in state.items() if name not in FIXED}
-    n_ctx, common = ctx.shape[-2], {"allow_duplicates": allow_duplicates}
-    with torch.random.fork_rng(devices=[]):  # the first context is drawn, then overwritten
-        if any(name.startswith("meta_net.") for name in learned):
-            model = CoCoOp(clip, classnames, n_ctx, None, **common)
-        else:
-            specific = ctx.dim() == 3
-            model = CoOp(clip, classnames, n_ctx, None, class_token_position, specific, **common)
-    try:
-        model.load_prompt_state(learned)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    return model
+PREFIXES = ("module.", "prompt_learner.")  # of a model in DataParallel, and of a whole model's file
 
 
 def read_official(path: str | Path) -> dict[str, Tensor]:
@@ -104,36 +61,58 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         MissingDataError: No such file.
-        CheckpointError: The file holds more than tensors, or is no prompt learner's.
+        CheckpointError: The file holds more than tensors, is damaged, or holds no prompt.
     """
-    if not Path(path).is_file():
-        raise MissingDataError(f"There is no file {path}.")
-    try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is no checkpoint, or holds more than tensors and plain containers. It was "
-            f"refused and nothing in it was run. {_reason(error)}"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise CheckpointError(f"{path} is damaged ({_reason(error)}). Copy it again.") from error
+    content = _load(path)
     state = content.get("state_dict") if isinstance(content, dict) else None
-    ctx = state.get("ctx") if isinstance(state, dict) else None
-    if not isinstance(ctx, Tensor) or ctx.dim() not in (2, 3):
+    state = state if isinstance(state, dict) else {}
+    tensors = {_bare(str(n)): value for n, value in state.items() if isinstance(value, Tensor)}
+    if "ctx" not in tensors or tensors["ctx"].dim() not in (2, 3):
         raise CheckpointError(
             f"{path} has no state_dict with a context ('ctx'). Official prompts are in "
             "prompt_learner/model.pth.tar-N."
         )
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    for name, value in tensors.items():
+        if value.numel() * value.itemsize > value.untyped_storage().nbytes():
+            raise CheckpointError(f"{path}: {name} claims to be larger than its data in the file.")
+    for name, dims in DIMENSIONS.items():
+        if name in tensors and tensors[name].dim() != dims:
+            raise CheckpointError(f"{path}: {name} has {tensors[name].dim()} axes, not {dims}.")
+    return tensors
 
 
-def save_official(model: CoOp | CoCoOp, path: str | Path, epoch: int) -> Path:
-    """Writes a checkpoint that the official code's `load_model` reads.
+def _bare(name: str) -> str:
+    """The name of a tensor without prefixes."""
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _load(path: str | Path) -> Any:
+    if not Path(path).is_file():
+        raise MissingDataError(f"There is no file {path}.")
+    try:
+        if zipfile.is_zipfile(path):  # torch.load does not look at the checksums in the archive
+            with zipfile.ZipFile(path) as archive:
+                if bad := archive.testzip():
+                    raise ValueError(f"the checksum of {bad} differs")
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint, or holds more than tensors and plain containers. It was "
+            f"refused and nothing in it was run. {_reason(error)}"
+        ) from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise CheckpointError(f"{path} is damaged ({_reason(error)}). Copy it again.") from error
+
+
+def write_official(path: str | Path, state: Mapping[str, Tensor], epoch: int) -> Path:
+    """Writes a file that the official code's `load_model` reads.
 
     Args:
-        model: The prompt learner.
         path: By the official code's convention `prompt_learner/model.pth.tar-EPOCH`.
+        state: The tensors, in the official order.
         epoch: The number of epochs trained.
 
     Returns:
@@ -142,25 +121,11 @@ def save_official(model: CoOp | CoCoOp, path: str | Path, epoch: int) -> Path:
     Raises:
         CheckpointError: The file cannot be written.
     """
-    words = _embedded_names(model)
-    state = OrderedDict(ctx=model.prompt_state()["ctx"])
-    state["token_prefix"] = words[:, :1].contiguous()
-    state["token_suffix"] = words[:, 1 + model.n_ctx :].contiguous()
-    state.update({n: p for n, p in model.prompt_state().items() if n != "ctx"})
-    content = {"state_dict": state, "epoch": epoch}
+    content = {"state_dict": OrderedDict(state), "epoch": epoch}
     content |= dict.fromkeys(("optimizer", "scheduler", "val_result"))
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return write_atomic(path, buffer.getvalue())
-
-
-def _embedded_names(model: PromptLearner) -> Tensor:
-    """`[K, N, D]`: the official code embeds names behind the context, wherever they go later."""
-    old = model.prompts
-    prompts = ClassPrompts(
-        model.clip, old.classnames, old.n_ctx, allow_duplicates=old.allow_duplicates
-    )
-    return model.clip.text_tower.token_embedding(prompts.tokens).detach().to("cpu", torch.float32)
 
 
 def _reason(error: Exception) -> str:

@@ -1,1 +1,4 @@
-"""The `cocoop` command. Every subcommand only reads its options and calls the library."""
+"""The `cocoop` command: every subcommand only reads its options and calls the library.
+
+What can also be done from Python, and that is nearly everything, is therefore not here.
+"""

@@ -1,7 +1,7 @@
-"""`cocoop doctor`: is everything here that the book needs, and if not, what to do.
+"""`cocoop doctor`: checks whether everything that the book needs is here, and says what to do.
 
-Nothing heavy is imported before the packages have been checked, so that the doctor also works
-where the installation is what is broken.
+Nothing heavy is imported before the packages have been checked, so that the doctor also works if
+the installation is broken.
 """
 
 import importlib.metadata
@@ -19,10 +19,10 @@ GB = 1024**3
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report.
+    """A line of the report.
 
     Attributes:
-        topic: What was looked at.
+        topic: What was checked.
         status: "ok", "warn" (works, but less well) or "fail".
         found: What is there.
         todo: What to do, unless the status is "ok".
@@ -41,7 +41,7 @@ def diagnose(root: str | Path | None = None) -> list[Finding]:
         root: The data root of the paper's data sets; None takes $COCOOP_DATA, else `./data`.
 
     Returns:
-        One finding a topic. A check that crashes becomes a finding that fails.
+        One finding per topic. A check that crashes becomes a finding that fails.
     """
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("python", check_python),
@@ -61,7 +61,7 @@ def _guarded(topic: str, check: Callable[[], Finding]) -> Finding:
         return check()
     except Exception as error:  # a broken installation can fail in any way
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        return Finding(topic, FAIL, lines[0], "Mend what fails above first; then run me again.")
+        return Finding(topic, FAIL, lines[0], "Fix what fails above first; then run this again.")
 
 
 def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
@@ -73,7 +73,7 @@ def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
 
 
 def check_packages(package: str = "cocoop_tutorial") -> Finding:
-    """Every requirement of the installed package, with its lower bound."""
+    """The requirements of the installed package, with their lower bounds."""
     from packaging.requirements import Requirement
 
     problems, parsed = {}, map(Requirement, importlib.metadata.requires(package) or [])
@@ -90,14 +90,14 @@ def check_packages(package: str = "cocoop_tutorial") -> Finding:
     if problems:
         todo = f"pip install --upgrade {' '.join(problems)}"
         return Finding("packages", FAIL, ", ".join(problems.values()), todo)
-    import torchvision  # noqa: F401 - a torch of another build breaks this import
+    import torchvision  # noqa: F401 - fails if torch is of another build
 
     torch = importlib.metadata.version("torch")
     return Finding("packages", OK, f"{len(needed)} packages, torch {torch}")
 
 
 def check_device() -> Finding:
-    """GPU or CPU; either will do."""
+    """GPU or CPU; either is fine."""
     import torch
 
     from cocoop_tutorial.results import device_name
@@ -107,7 +107,9 @@ def check_device() -> Finding:
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return Finding("device", OK, f"{found}, {'bf16 and fp16' if bf16 else 'fp16'}")
     if shutil.which("nvidia-smi"):
-        todo = "There is a driver, but torch sees no GPU: install torch built for its CUDA version."
+        todo = (
+            "There is a driver, but torch sees no GPU. Install a torch built for its CUDA version."
+        )
         return Finding("device", WARN, found, todo)
     return Finding("device", OK, f"{found}; enough for the embedded world")
 
@@ -126,8 +128,8 @@ def check_memory(need_gb: float = 4) -> Finding:
 
 
 def check_disk(need_gb: float = 1, folder: Path | None = None) -> Finding:
-    """Free disk space where the emoji data are kept."""
-    from cocoop_tutorial.datasets.emoji.sources import cache_root
+    """Free disk space where the emoji data is kept."""
+    from cocoop_tutorial.files import cache_root
 
     folder = (folder or cache_root()).absolute()
     there = next(f for f in (folder, *folder.parents) if f.exists())
@@ -152,18 +154,18 @@ def check_emoji() -> Finding:
 
 
 def check_paper(root: str | Path | None = None) -> Finding:
-    """Which of the paper's data sets are in their folders; none is needed here."""
-    from cocoop_tutorial.datasets import PAPER_NAMES, data_root
-    from cocoop_tutorial.datasets.paper import folder_of
+    """Which of the paper's data sets are in their folders; the book needs none of them."""
+    from cocoop_tutorial.datasets.load import data_root
+    from cocoop_tutorial.datasets.paper import NAMES, folder_of
 
     folder = data_root(root)
-    there = [name for name in PAPER_NAMES if (folder / folder_of(name)).is_dir()]
-    found = f"{len(there)} of {len(PAPER_NAMES)} in {folder}"
+    there = [name for name in NAMES if (folder / folder_of(name)).is_dir()]
+    found = f"{len(there)} of {len(NAMES)} in {folder}"
     return Finding("paper's data", OK, f"{found}{': ' + ', '.join(there) if there else ''}")
 
 
 def check_weights(name: str = "emoji-clip") -> Finding:
-    """The shipped backbone: loads, and turns a text into unit vectors."""
+    """The shipped backbone: whether it loads and turns a text into a unit vector."""
     from cocoop_tutorial.clip.load import load_clip
 
     try:
@@ -189,5 +191,5 @@ def report(findings: list[Finding]) -> str:
         if f.todo:
             lines.append(f"{'':<{wide + 8}}-> {f.todo}")
     bad = sum(f.status == FAIL for f in findings)
-    lines.append("Everything is ready." if not bad else f"{bad} to mend; see the arrows.")
+    lines.append("Everything is ready." if not bad else f"{bad} to fix; see the arrows.")
     return os.linesep.join(lines)

@@ -1,21 +1,39 @@
-"""`cocoop evaluate`, and what it shares with `cocoop train` (chapter 10)."""
+"""`cocoop evaluate` (chapter 10)."""
 
-import json
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:  # --help and its like must not wait for PyTorch
+from cocoop_tutorial.cli.options import (
+    Device,
+    FeatureBatch,
+    Json,
+    Position,
+    PrecisionOption,
+    Root,
+    Skip,
+)
+from cocoop_tutorial.cli.scores import (
+    SplitName,
+    has_duplicate_names,
+    label,
+    load_data,
+    score,
+    show_scores,
+    subsets_of,
+)
+from cocoop_tutorial.precision import Precision
+
+if TYPE_CHECKING:  # --help must not wait for PyTorch
     from cocoop_tutorial.clip.frozen import FrozenCLIP
-    from cocoop_tutorial.datasets import Dataset
-    from cocoop_tutorial.models.prompt_learner import PromptLearner
+    from cocoop_tutorial.datasets.splits import Dataset
 
-Parts = dict[str, "Dataset"]
+PROMPTS = "prompts.safetensors"  # in a folder of `cocoop train`
+Scored = StrEnum("Scored", ["base", "new", "halves", "all"])
 
-EVALUATE_HELP = """Score a learned prompt, or CLIP's hand-made one, on a data set.
+HELP = """Score a learned prompt, or CLIP's hand-written one, on a data set.
 
 PROMPTS is a folder that 'cocoop train' or save_pretrained wrote, a file of save_prompts, a \
 model.pth.tar-N of the official code, or the word zero-shot.
@@ -23,92 +41,79 @@ model.pth.tar-N of the official code, or the word zero-shot.
 \b
 Examples:
   cocoop evaluate runs/emoji_animals-cocoop-1
-      Where it was trained: base and new classes, and their harmonic mean.
+      On the data it was trained on: base and new classes, and their harmonic mean.
   cocoop evaluate runs/emoji_animals-cocoop-1 --data emoji_food
       On another data set, with all of its classes.
   cocoop evaluate zero-shot --data emoji_animals --classes halves --json
-      What CLIP knows without learning, as JSON.
+      CLIP without any training, as JSON.
   torchrun --nproc-per-node 2 -m cocoop_tutorial evaluate zero-shot
-      Two processes (two GPUs, if there are) share the images.
+      Two processes (two GPUs, if there are two) share the images.
 
-The exit status is 0 when all went well, 1 on an error that is named, 2 on a wrong option.
+The exit status is 0 if all went well, 1 after an error, which is named, and 2 after a wrong option.
 """
 
-Scored = StrEnum("Scored", ["base", "new", "halves", "all"])
-Part = StrEnum("Part", ["train", "val", "test"])
-Half = StrEnum("Half", ["fp32", "bf16", "fp16", "amp"])
-Position = StrEnum("Position", ["end", "middle", "front"])
-PROMPTS = "prompts.safetensors"  # in a folder of `cocoop train`
 
-Root = Annotated[
-    Path | None, typer.Option(help="Folder of the paper's data [$COCOOP_DATA or ./data].")
+Prompts = Annotated[str, typer.Argument(help="A folder or file of learned prompts, or zero-shot.")]
+Data = Annotated[
+    str | None, typer.Option(help="A data set or a folder; by default what it was trained on.")
 ]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")]
-Precision = Annotated[
-    Half, typer.Option(help="Of the backbone; amp: weights in fp32, products in half.")
+Classes = Annotated[
+    Scored | None, typer.Option(help="halves: base, new and their harmonic mean H.")
 ]
-Skip = Annotated[
-    bool, typer.Option("--skip-unreadable", help="Leave out broken images, and say how many.")
+Images = Annotated[SplitName, typer.Option(help="Which images.")]
+Backbone = Annotated[
+    str | None, typer.Option(help="If the file does not name it; by default emoji-clip.")
 ]
-FeatureBatch = Annotated[
-    int, typer.Option(min=1, help="Images in one pass of the image tower; fewer need less memory.")
+NamePosition = Annotated[
+    Position, typer.Option(help="For an official CoOp file, which does not say.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Images scored at once; fewer need less memory.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `cocoop evaluate` to the command line."""
+    app.command("evaluate", help=HELP)(evaluate)
 
 
 def evaluate(
-    prompts: Annotated[
-        str, typer.Argument(help="A folder or file of learned prompts, or zero-shot.")
-    ],
-    data: Annotated[
-        str | None,
-        typer.Option(help="A data set or a folder; by default what it was trained on."),
-    ] = None,
+    prompts: Prompts,
+    data: Data = None,
     root: Root = None,
-    classes: Annotated[
-        Scored | None, typer.Option(help="halves: base, new and their harmonic mean H.")
-    ] = None,
-    split: Annotated[Part, typer.Option(help="Which images.")] = Part.test,
-    backbone: Annotated[
-        str | None, typer.Option(help="If the file does not name it; by default emoji-clip.")
-    ] = None,
-    class_token_position: Annotated[
-        Position, typer.Option(help="Of an official CoOp file, which does not say.")
-    ] = Position.end,
-    precision: Precision = Half.fp32,
+    classes: Classes = None,
+    split: Images = SplitName.test,
+    backbone: Backbone = None,
+    class_token_position: NamePosition = Position.end,
+    precision: PrecisionOption = Precision.fp32,
     device: Device = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Images scored at once; fewer need less memory.")
-    ] = 100,
+    batch_size: BatchSize = 100,
     feature_batch: FeatureBatch = 128,
     skip_unreadable: Skip = False,
     as_json: Json = False,
 ) -> None:
-    """See EVALUATE_HELP."""
+    """See HELP."""
     from cocoop_tutorial import distributed
     from cocoop_tutorial.clip.load import load_clip
 
     prompts = _file(prompts)
     facts = _facts(prompts)
-    trained = facts.get("training", {})
-    name = data or trained.get("data") or "emoji_animals"
-    same = name == trained.get("data")
+    name, wanted = _what(facts.get("training", {}), data, classes)
     batches = {"batch_size": batch_size, "feature_batch": feature_batch}
-    classes = classes or ("halves" if same and trained.get("classes") == "base" else "all")
     with distributed.session(device) as own_device:
         chosen = backbone or facts.get("backbone", "emoji-clip")
         clip = load_clip(chosen, own_device, precision.value)
-        parts = parts_of(load_data(name, root), classes != "all", skip_unreadable)
-        if classes in ("base", "new"):
-            parts = {classes: parts[classes]}
-        seen = next(iter(parts.values()))
-        model = _model(prompts, facts, clip, seen, class_token_position.value)
+        subsets = subsets_of(load_data(name, root), wanted != "all", skip_unreadable)
+        if wanted in subsets:
+            subsets = {wanted: subsets[wanted]}
+        first = next(iter(subsets.values()))
+        model = _model(prompts, facts, clip, first, class_token_position.value)
         result = {
             "prompts": prompts,
             "backbone": clip.name,
             "data": name,
             "split": split.value,
-            "scores": {label(model): score_parts(model, parts, split.value, **batches)},
+            "scores": {label(model): score(model, subsets, split.value, **batches)},
         }
         if distributed.is_main():
             show_scores(result, as_json)
@@ -129,94 +134,25 @@ def _facts(prompts: str) -> dict[str, Any]:
     return read_prompts(prompts)[0]
 
 
+def _what(trained: dict[str, Any], data: str | None, classes: str | None) -> tuple[str, str]:
+    """Data set and classes to score; by default those that the prompt was trained on."""
+    name = data or trained.get("data") or "emoji_animals"
+    halves = name == trained.get("data") and trained.get("classes") == "base"
+    return name, classes or ("halves" if halves else "all")
+
+
 def _model(
     prompts: str, facts: dict[str, Any], clip: "FrozenCLIP", data: "Dataset", position: str
 ) -> Any:
     """The model to score, for the classes of `data`."""
-    from cocoop_tutorial.checkpoints.official import load_official
-    from cocoop_tutorial.checkpoints.prompts import load_prompts
+    from cocoop_tutorial.models.official import load_official
+    from cocoop_tutorial.models.saving import load_prompts
     from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
 
     if prompts == "zero-shot":
-        return ZeroShotCLIP(clip, data.classnames, data.template, has_twins(data))
+        return ZeroShotCLIP(clip, data.classnames, data.template, has_duplicate_names(data))
     if not facts:
-        return load_official(prompts, clip, data.classnames, position, has_twins(data))
-    model: PromptLearner = load_prompts(prompts, clip)
-    model.prompts.allow_duplicates |= has_twins(data)
+        return load_official(prompts, clip, data.classnames, position, has_duplicate_names(data))
+    model = load_prompts(prompts, clip)
+    model.prompts.allow_duplicates |= has_duplicate_names(data)
     return model if model.classnames == data.classnames else model.with_classnames(data.classnames)
-
-
-def load_data(name: str, root: Path | None) -> "Dataset":
-    """A data set by name, or a folder of images."""
-    from cocoop_tutorial.datasets import PAPER_NAMES, ImageFolder, emoji, load_dataset
-
-    known = name in PAPER_NAMES or name in emoji.NAMES
-    folder = not known and (Path(name).is_dir() or os.sep in name)
-    return ImageFolder(name) if folder else load_dataset(name, root)
-
-
-def _readable(data: "Dataset") -> "Dataset":
-    """`data` without its broken images; says how many they were."""
-    from cocoop_tutorial.datasets import check_images
-    from cocoop_tutorial.distributed import is_main
-
-    kept = check_images(data, skip=True)
-    lost = sum(len(data.split(s)) - len(kept.split(s)) for s in Part)
-    if lost and is_main():
-        typer.echo(f"Unreadable images left out: {lost}", err=True)
-    return kept
-
-
-def label(model: Any) -> str:
-    """What results call a model: CoOp, CoCoOp or zero-shot."""
-    from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
-
-    return "zero-shot" if isinstance(model, ZeroShotCLIP) else type(model).__name__
-
-
-def has_twins(data: "Dataset") -> bool:
-    """Whether two classes share a name by design, as in the official ImageNet list."""
-    return data.name.startswith("imagenet")
-
-
-def parts_of(data: "Dataset", halves: bool, skip_unreadable: bool) -> Parts:
-    """What is scored: base and new classes, or all."""
-    from cocoop_tutorial.datasets import base_new
-
-    data = _readable(data) if skip_unreadable else data
-    return dict(zip(("base", "new"), base_new(data), strict=True)) if halves else {"all": data}
-
-
-def score_parts(model: Any, parts: Parts, split: str = "test", **batches: int) -> dict[str, float]:
-    """Accuracy (%) on each part among its own names, and H if there are both halves."""
-    from cocoop_tutorial.evaluation.accuracy import evaluate, harmonic_mean
-
-    scores = {}
-    for name, part in parts.items():
-        if list(model.classnames) == part.classnames:
-            here = model
-        elif getattr(model, "class_specific", False):
-            continue  # such a context has nothing to say about other classes
-        else:
-            here = model.with_classnames(part.classnames)
-        scores[name] = evaluate(here, part, split, **batches).accuracy
-    if "base" in scores and "new" in scores:
-        scores["H"] = harmonic_mean(scores["base"], scores["new"])
-    return scores
-
-
-def show_scores(result: dict[str, Any], as_json: bool) -> None:
-    """Prints a result as JSON, or its scores as a table."""
-    if as_json:
-        typer.echo(json.dumps(result, indent=1))
-        return
-    rows: dict[str, dict[str, float]] = result["scores"]
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    lines = [f"{result['data']}, {result['backbone']}: accuracy in % on {result['split']} images"]
-    lines.append(" " * 10 + "".join(f"{c:>8}" for c in columns))
-    for name, row in rows.items():
-        cells = (f"{row[c]:8.1f}" if c in row else f"{'-':>8}" for c in columns)
-        lines.append(f"{name:<10}" + "".join(cells))
-    if "history" in result:
-        lines.append(f"The learned prompt is in {result['prompts']}")
-    typer.echo("\n".join(lines))

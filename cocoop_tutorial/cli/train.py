@@ -1,4 +1,4 @@
-"""`cocoop train` and `cocoop evaluate` (chapters 3 and 10)."""
+"""`cocoop train` (chapters 3 and 10)."""
 
 import json
 from enum import StrEnum
@@ -7,134 +7,134 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cocoop_tutorial.cli.evaluate import (
-    EVALUATE_HELP,
-    PROMPTS,
+from cocoop_tutorial.cli.evaluate import PROMPTS
+from cocoop_tutorial.cli.options import (
     Device,
     FeatureBatch,
-    Half,
     Json,
-    Parts,
     Position,
-    Precision,
+    PrecisionOption,
     Root,
     Skip,
-    evaluate,
-    has_twins,
+)
+from cocoop_tutorial.cli.scores import (
+    Subsets,
+    has_duplicate_names,
     label,
     load_data,
-    parts_of,
-    score_parts,
+    score,
     show_scores,
+    subsets_of,
 )
+from cocoop_tutorial.precision import Precision
 
-if TYPE_CHECKING:  # --help and its like must not wait for PyTorch
+if TYPE_CHECKING:  # --help must not wait for PyTorch
     from cocoop_tutorial.clip.frozen import FrozenCLIP
     from cocoop_tutorial.models.prompt_learner import PromptLearner
     from cocoop_tutorial.training.config import TrainConfig
 
 WORDS = "a photo of a"  # what the paper's contexts begin as
 RESULT = "result.json"
+Method = StrEnum("Method", ["cocoop", "coop"])
+Trained = StrEnum("Trained", ["base", "all"])
+View = StrEnum("View", ["test", "train"])
 
-TRAIN_HELP = """Learn a prompt, and score it on the classes it saw and on those it did not.
+HELP = """Learn a prompt, and score it on the classes it was trained on and on those it was not.
 
 \b
 Examples:
   cocoop train
-      CoCoOp on half of the emoji animals, 16 images a class, as in the paper.
+      CoCoOp on half of the emoji animals, 16 images per class, as in the paper.
   cocoop train --method coop --data emoji_food --epochs 20 --lr 0.05
       CoOp on emoji food, a shorter schedule.
   cocoop train --data photos/ --shots 8 --classes all --out runs/photos
-      Your own images: one sub-folder a class.
+      Your own images: one sub-folder per class.
   cocoop train --backbone ViT-B-16/openai --data caltech101 --root data \\
       --transform train --precision amp
-      The paper's world, with its random crops; needs a GPU to be quick.
+      The paper's world, with its random crops; slow without a GPU.
   torchrun --nproc-per-node 2 -m cocoop_tutorial train --batch-size 8
-      Two processes (two GPUs, if there are) share each step's 8 images.
+      Two processes (two GPUs, if there are two) share each step's 8 images.
 
 The folder --out gets training.safetensors (the checkpoint), prompts.safetensors (the learned \
-prompt, some kilobytes) and result.json. The same command goes on where a stopped run left off.
+prompt, some kilobytes) and result.json. The same command continues a run that was stopped.
 
-The exit status is 0 when all went well, 1 on an error that is named, 2 on a wrong option.
+The exit status is 0 if all went well, 1 after an error, which is named, and 2 after a wrong option.
 """
-Method = StrEnum("Method", ["cocoop", "coop"])
-Classes = StrEnum("Classes", ["base", "all"])
-View = StrEnum("View", ["test", "train"])
+
+MethodOption = Annotated[Method, typer.Option(help="What to train.")]
+Backbone = Annotated[
+    str, typer.Option(help="emoji-clip, MODEL/TAG of open_clip, or local-dir:PATH.")
+]
+Data = Annotated[str, typer.Option(help="A data set ('cocoop data show'), or a folder of images.")]
+Classes = Annotated[Trained, typer.Option(help="base: the first half; the rest is for testing.")]
+Shots = Annotated[int, typer.Option(min=1, help="Training images per class.")]
+Seed = Annotated[int, typer.Option(help="Of the shots, the first context and the order.")]
+CtxInit = Annotated[
+    str | None, typer.Option(help=f"First words of the context; by default '{WORDS}'.")
+]
+NCtx = Annotated[
+    int | None, typer.Option(min=1, help="Begin with that many random vectors, not words.")
+]
+NamePosition = Annotated[
+    Position, typer.Option(help="CoOp only: where in the context the name stands.")
+]
+Specific = Annotated[
+    bool, typer.Option("--class-specific", help="CoOp only: a context for each class.")
+]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="By default the paper's: cocoop 10, coop 200.")
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Images per step; by default cocoop 1, coop 32.")
+]
+MicroBatch = Annotated[
+    int | None, typer.Option(min=1, help="Images at once: less memory, the same step.")
+]
+Rate = Annotated[float, typer.Option(help="Highest learning rate.")]
+Warmup = Annotated[int, typer.Option(min=0, help="Epochs at 1e-5 first.")]
+Transform = Annotated[
+    View, typer.Option(help="test: fixed, quick; train: the paper's random crops.")
+]
+Out = Annotated[Path | None, typer.Option(help="By default runs/DATA-METHOD-SEED.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Forget the run that is in the folder.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds both commands to the command line."""
-    app.command("train", help=TRAIN_HELP)(train)
-    app.command("evaluate", help=EVALUATE_HELP)(evaluate)
+    """Adds `cocoop train` to the command line."""
+    app.command("train", help=HELP)(train)
 
 
 def train(
-    method: Annotated[Method, typer.Option(help="What to train.")] = Method.cocoop,
-    backbone: Annotated[
-        str, typer.Option(help="emoji-clip, MODEL/TAG of open_clip, or local-dir:PATH.")
-    ] = "emoji-clip",
-    data: Annotated[
-        str, typer.Option(help="A data set ('cocoop data show'), or a folder of images.")
-    ] = "emoji_animals",
+    method: MethodOption = Method.cocoop,
+    backbone: Backbone = "emoji-clip",
+    data: Data = "emoji_animals",
     root: Root = None,
-    classes: Annotated[
-        Classes, typer.Option(help="base: the first half; the rest is for testing.")
-    ] = Classes.base,
-    shots: Annotated[int, typer.Option(min=1, help="Training images a class.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of the shots, the start and the order.")] = 1,
-    ctx_init: Annotated[
-        str | None, typer.Option(help=f"First words of the context; by default '{WORDS}'.")
-    ] = None,
-    n_ctx: Annotated[
-        int | None, typer.Option(min=1, help="Begin with that many random vectors, not words.")
-    ] = None,
-    class_token_position: Annotated[
-        Position, typer.Option(help="CoOp only: where in the context the name stands.")
-    ] = Position.end,
-    class_specific: Annotated[
-        bool, typer.Option("--class-specific", help="CoOp only: a context for each class.")
-    ] = False,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="By default the paper's: cocoop 10, coop 200.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a step; by default cocoop 1, coop 32.")
-    ] = None,
-    micro_batch: Annotated[
-        int | None, typer.Option(min=1, help="Images at once: less memory, the same step.")
-    ] = None,
+    classes: Classes = Trained.base,
+    shots: Shots = 16,
+    seed: Seed = 1,
+    ctx_init: CtxInit = None,
+    n_ctx: NCtx = None,
+    class_token_position: NamePosition = Position.end,
+    class_specific: Specific = False,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    micro_batch: MicroBatch = None,
     feature_batch: FeatureBatch = 128,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.002,
-    warmup_epochs: Annotated[int, typer.Option(min=0, help="Epochs at 1e-5 first.")] = 1,
-    transform: Annotated[
-        View, typer.Option(help="test: fixed, quick; train: the paper's random crops.")
-    ] = View.test,
-    precision: Precision = Half.fp32,
+    lr: Rate = 0.002,
+    warmup_epochs: Warmup = 1,
+    transform: Transform = View.test,
+    precision: PrecisionOption = Precision.fp32,
     device: Device = None,
-    out: Annotated[Path | None, typer.Option(help="By default runs/DATA-METHOD-SEED.")] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Forget the run that is in the folder.")
-    ] = False,
+    out: Out = None,
+    restart: Restart = False,
     skip_unreadable: Skip = False,
     as_json: Json = False,
 ) -> None:
-    """See TRAIN_HELP; the options' defaults are the paper's."""
+    """See HELP; the defaults of the options are the paper's."""
     from cocoop_tutorial import distributed
-    from cocoop_tutorial.clip.load import load_clip
-    from cocoop_tutorial.datasets import few_shot
     from cocoop_tutorial.training.config import TrainConfig
-    from cocoop_tutorial.training.state import FILE
 
-    options: dict[str, Any] = {"n_ctx": n_ctx, "ctx_init": ctx_init}
-    if ctx_init is None and n_ctx is None:
-        options["ctx_init"] = WORDS
-    if method == "coop":
-        options["class_token_position"] = class_token_position.value
-        options["class_specific"] = class_specific
-    elif class_specific or class_token_position != "end":
-        raise typer.BadParameter(
-            "--class-specific and --class-token-position belong to CoOp. Add --method coop."
-        )
+    options = _context(method, ctx_init, n_ctx, class_token_position, class_specific)
     config = TrainConfig(
         epochs=epochs, batch_size=batch_size, micro_batch=micro_batch,
         feature_batch=feature_batch, lr=lr, warmup_epochs=warmup_epochs,
@@ -142,21 +142,58 @@ def train(
     )  # fmt: skip
     folder = out or Path("runs") / f"{Path(data).resolve().name}-{method}-{seed}"
     with distributed.session(device) as own_device:
-        images = few_shot(load_data(data, root), shots, seed)
-        parts = parts_of(images, classes == "base", skip_unreadable)
-        model = _new_model(
-            load_clip(backbone, own_device, precision.value), parts, method.value, options, seed
-        )
-        if restart and distributed.is_main():
-            (folder / FILE).unlink(missing_ok=True)
+        subsets = _few_shot_subsets(data, root, shots, seed, classes == "base", skip_unreadable)
+        clip = _backbone(backbone, own_device, precision)
+        model = _new_model(clip, subsets, method.value, options, seed)
+        if restart:
+            _forget(folder)
         facts = {"data": data, "classes": classes.value, "shots": shots}
-        result = _train_and_score(model, parts, config, facts, folder)
+        result = _train_and_score(model, subsets, config, facts, folder)
         if distributed.is_main():
             show_scores(result, as_json)
 
 
+def _context(
+    method: Method, ctx_init: str | None, n_ctx: int | None, position: Position, specific: bool
+) -> dict[str, Any]:
+    """The options of the model that say what its context is."""
+    words = WORDS if ctx_init is None and n_ctx is None else ctx_init
+    options: dict[str, Any] = {"n_ctx": n_ctx, "ctx_init": words}
+    if method is Method.coop:
+        return options | {"class_token_position": position.value, "class_specific": specific}
+    if specific or position is not Position.end:
+        raise typer.BadParameter(
+            "--class-specific and --class-token-position belong to CoOp. Add --method coop."
+        )
+    return options
+
+
+def _few_shot_subsets(
+    data: str, root: Path | None, shots: int, seed: int, halves: bool, skip_unreadable: bool
+) -> Subsets:
+    from cocoop_tutorial.datasets.splits import few_shot
+
+    # The shots are drawn before the split into halves, as in the official code.
+    return subsets_of(few_shot(load_data(data, root), shots, seed), halves, skip_unreadable)
+
+
+def _backbone(name: str, device: str | None, precision: Precision) -> "FrozenCLIP":
+    from cocoop_tutorial.clip.load import load_clip
+
+    return load_clip(name, device, precision.value)
+
+
+def _forget(folder: Path) -> None:
+    """Removes the checkpoint of the run in a folder."""
+    from cocoop_tutorial.distributed import is_main
+    from cocoop_tutorial.training.state import FILE
+
+    if is_main():
+        (folder / FILE).unlink(missing_ok=True)
+
+
 def _new_model(
-    clip: "FrozenCLIP", parts: Parts, method: str, options: dict[str, Any], seed: int
+    clip: "FrozenCLIP", subsets: Subsets, method: str, options: dict[str, Any], seed: int
 ) -> "PromptLearner":
     """An untrained model of the classes to train on."""
     import torch
@@ -164,32 +201,33 @@ def _new_model(
     from cocoop_tutorial.models.cocoop import CoCoOp
     from cocoop_tutorial.models.coop import CoOp
 
-    seen = next(iter(parts.values()))
+    seen = next(iter(subsets.values()))
     torch.manual_seed(seed)  # of a random context and the Meta-Net
     build = {"coop": CoOp, "cocoop": CoCoOp}[method]
-    return build(clip, seen.classnames, **options, allow_duplicates=has_twins(seen))
+    return build(clip, seen.classnames, **options, allow_duplicates=has_duplicate_names(seen))
 
 
 def _train_and_score(
     model: "PromptLearner",
-    parts: Parts,
+    subsets: Subsets,
     config: "TrainConfig",
     facts: dict[str, Any],
     folder: Path,
 ) -> dict[str, Any]:
-    """Trains on the first part, scores all, and writes the prompt and the result."""
+    """Trains on the first subset, scores all, and writes the prompt and the result."""
     from cocoop_tutorial import distributed
-    from cocoop_tutorial.checkpoints.prompts import save_prompts, write_atomic
+    from cocoop_tutorial.files import write_atomic
+    from cocoop_tutorial.models.saving import save_prompts
     from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
     from cocoop_tutorial.training.loop import train
 
-    clip, seen = model.clip, next(iter(parts.values()))
-    zero = ZeroShotCLIP(clip, seen.classnames, seen.template, has_twins(seen))
+    clip, seen = model.clip, next(iter(subsets.values()))
+    zero = ZeroShotCLIP(clip, seen.classnames, seen.template, has_duplicate_names(seen))
     size = config.feature_batch
-    # First of all, so that a test image that cannot be read stops the run before it trains.
-    scores = {label(zero): score_parts(zero, parts, feature_batch=size)}
+    # First, so that a test image that cannot be read stops the run before it trains.
+    scores = {label(zero): score(zero, subsets, feature_batch=size)}
     history = train(model, seen, config, folder=folder)
-    scores[label(model)] = score_parts(model, parts, feature_batch=size)
+    scores[label(model)] = score(model, subsets, feature_batch=size)
     settings = vars(config.resolved(type(model).__name__, clip.precision)) | facts
     result = {
         "method": label(model),

@@ -1,4 +1,4 @@
 """The frozen backbone: loading it by name, its transforms, and image features.
 
-What learns on top of it is in `models`.
+What learns on top of it is in `models`; how prompts go through its text tower, in `text_encoder`.
 """

@@ -1,7 +1,16 @@
-"""Image features, computed once for each backbone, split and transform (chapter 1)."""
+"""Image features, computed once for each backbone, split and transform (chapter 1).
 
+They are kept in memory and on disk, under a digest of everything that they depend on: the content
+and order of the images, the weights and structure of the image tower, transform, batch size and
+machine. A run therefore never depends on what was computed before it.
+"""
+
+import contextlib
 import hashlib
+import os
+import time
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -9,14 +18,26 @@ import torch
 from torch import Tensor
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.clip.transforms import Transform
-from cocoop_tutorial.datasets.images import image_batches
+from cocoop_tutorial.clip.identity import (
+    describe_transform,
+    has_hooks,
+    is_published,
+    machine,
+    structure,
+    weights_digest,
+)
+from cocoop_tutorial.clip.transforms import TrainTransform, Transform
+from cocoop_tutorial.datasets.images import image_batches, image_digests
 from cocoop_tutorial.datasets.splits import Split
-from cocoop_tutorial.errors import DataError, memory_advice
+from cocoop_tutorial.errors import CocoopError, DataError, memory_advice
+from cocoop_tutorial.files import cache_root, read_tensors, write_tensors
 from cocoop_tutorial.progress import bar
 
-CACHE_BYTES = 2 * 1024**3  # per backbone: half a million images at E = 1024
-_cache: "WeakKeyDictionary[FrozenCLIP, OrderedDict[tuple[Any, ...], Tensor]]" = WeakKeyDictionary()
+MEMORY_BYTES = 2 * 1024**3  # per backbone: half a million images at E = 1024
+DISK_BYTES = 2 * 1024**3  # of all backbones together
+DAY = 24 * 3600
+Key = tuple[str, Any]  # digest, and what is not in it: a transform or a backbone of one's own
+_memory: "WeakKeyDictionary[FrozenCLIP, OrderedDict[Key, Tensor]]" = WeakKeyDictionary()
 
 
 def image_features(
@@ -28,38 +49,41 @@ def image_features(
 ) -> tuple[Tensor, Tensor]:
     """Image features of a split, computed once and then remembered.
 
-    Two splits that list the same files share one entry.
+    Two splits that list images of the same content share one entry, in this process and in later
+    ones. Set COCOOP_FEATURES=0 to keep no features on disk. A tower with hooks is never cached.
 
     Args:
         clip: The backbone.
         split: N images.
         transform: PIL image to `[3, H, W]`; None takes `clip.preprocess`. Random transforms need
-            `cache=False`.
-        batch_size: Images in one pass of the image tower.
-        cache: Whether to look in the cache and to store there.
+            `cache=False`, except `clip.preprocess_train`, whose features are never remembered.
+        batch_size: Images per pass of the image tower.
+        cache: Whether to use the cache.
 
     Returns:
         Features `[N, E]`, L2-normalised, on the backbone's device, and labels `[N]` (int64) there.
 
     Raises:
         DataError: The split is empty, or an image cannot be read.
-        MemoryLimitError: A batch does not fit.
+        MemoryLimitError: A batch does not fit into memory.
     """
     if not split.samples:
         raise DataError("There are no images in this split.")
     transform = transform or clip.preprocess
     labels = torch.tensor(split.labels, device=clip.device)
-    if not cache:
+    if not cache or isinstance(transform, TrainTransform) or has_hooks(clip.model.visual):
         return _encode(clip, split, transform, batch_size), labels
-    # batch_size is part of the key: sums in another order differ in the last bit, and a run
-    # must not depend on what was computed before it.
-    key = (_fingerprint(split), transform, batch_size, str(clip.device), clip.dtype)
-    entries = _cache.setdefault(clip, OrderedDict())
+    entries = _memory.setdefault(clip, OrderedDict())
+    key = _key(clip, split, transform, batch_size)
     if key not in entries:
-        entries[key] = _encode(clip, split, transform, batch_size)
+        features = _load(key, clip)
+        if features is None:
+            features = _encode(clip, split, transform, batch_size)
+            key = _key(clip, split, transform, batch_size)  # an image may have changed meanwhile
+            _store(key, features)
+        entries[key] = features
         _trim(entries)
-    else:
-        entries.move_to_end(key)
+    entries.move_to_end(key)
     return entries[key], labels
 
 
@@ -71,16 +95,92 @@ def _encode(clip: FrozenCLIP, split: Split, transform: Transform, batch_size: in
         return torch.cat([clip.encode_image(b) for b in bar(batches, "image features", total)])
 
 
-def _fingerprint(split: Split) -> str:
-    text = "\0".join(str(path) for path, _ in split.samples)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _key(clip: FrozenCLIP, split: Split, transform: Transform, batch_size: int) -> Key:
+    """A digest of what the features depend on; transforms and code of one's own are not in it."""
+    words = describe_transform(transform)
+    published = type(clip) is FrozenCLIP and is_published(clip.model.visual)
+    facts: list[Any] = [
+        image_digests([path for path, _ in split.samples]),
+        weights_digest(clip.model.visual),
+        structure(clip.model.visual),
+        words,
+        batch_size,  # sums in another order differ in the last bit
+        str(clip.device),
+        clip.dtype,
+        machine(clip.device),
+    ]
+    digest = hashlib.sha256(repr(facts).encode()).hexdigest()
+    return digest, None if words and published else transform
 
 
-def _trim(entries: "OrderedDict[tuple[Any, ...], Tensor]") -> None:
-    while len(entries) > 1 and sum(t.nbytes for t in entries.values()) > CACHE_BYTES:
+def _trim(entries: "OrderedDict[Key, Tensor]") -> None:
+    while len(entries) > 1 and sum(t.nbytes for t in entries.values()) > MEMORY_BYTES:
         entries.popitem(last=False)
 
 
-def clear_cache() -> None:
-    """Forgets all image features."""
-    _cache.clear()
+def clear_cache(disk: bool = False) -> None:
+    """Forgets all image features.
+
+    Args:
+        disk: Whether to delete those on disk too.
+    """
+    _memory.clear()
+    if disk:
+        for file in _folder().glob("*.safetensors"):
+            file.unlink(missing_ok=True)
+
+
+# --- on disk: whatever goes wrong there, the features are computed instead ---
+
+
+def _folder() -> Path:
+    return cache_root() / "features"
+
+
+def _on_disk(key: Key) -> Path | None:
+    """The file of an entry, or None if it is not to be kept on disk."""
+    digest, unknown = key
+    if unknown is not None or os.environ.get("COCOOP_FEATURES") == "0":
+        return None
+    return _folder() / f"{digest}.safetensors"
+
+
+def _load(key: Key, clip: FrozenCLIP) -> Tensor | None:
+    """The features from disk, or None if they are not there or the file is damaged."""
+    path = _on_disk(key)
+    if path is None or not path.is_file():
+        return None
+    try:
+        facts, tensors = read_tensors(path)
+        if facts["key"] != key[0]:  # the file was renamed
+            return None
+        os.utime(path)  # the least recently used are removed first
+        return tensors["features"].to(clip.device, copy=True)
+    except (CocoopError, OSError, KeyError):
+        return None
+
+
+def _store(key: Key, features: Tensor) -> None:
+    """Writes the features if there is room; several processes may do so at the same time."""
+    path = _on_disk(key)
+    if path is None or features.nbytes > DISK_BYTES:
+        return
+    with contextlib.suppress(CocoopError, OSError):
+        _make_room(features.nbytes)
+        write_tensors(path, {"features": features}, {"key": key[0]})
+
+
+def _make_room(nbytes: int) -> None:
+    """Removes the least recently used entries, and partial files of killed processes."""
+    facts = []
+    for file in _folder().glob("*"):
+        with contextlib.suppress(OSError):  # another process may remove it first
+            status = file.stat()
+            facts.append((status.st_mtime, status.st_size, file))
+    free = DISK_BYTES - nbytes - sum(size for _, size, _ in facts)
+    for used, size, file in sorted(facts):
+        abandoned = file.suffix == ".part" and time.time() - used > DAY
+        if abandoned or (free < 0 and file.suffix != ".part"):
+            with contextlib.suppress(OSError):
+                file.unlink()
+                free += size

@@ -1,4 +1,4 @@
-"""`FrozenCLIP`: the two towers that every method of this book stands on (chapter 1)."""
+"""`FrozenCLIP`: the image tower and the text tower that every method here uses (chapter 1)."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ from torch.nn import functional as F
 from cocoop_tutorial.clip.transforms import TrainTransform, eval_transform
 from cocoop_tutorial.errors import PromptError
 
-# CLIP's own values, for models that were built by hand and carry no preprocess_cfg.
+# CLIP's own values, for models that were built by hand and have no preprocess_cfg.
 CLIP_PIXELS = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
 
 
 class FrozenCLIP(nn.Module):
-    """A CLIP that never trains: weights without gradients, always in evaluation mode.
+    """A CLIP that is never trained: its weights have no gradients, and it stays in evaluation mode.
 
     Attributes:
-        model: open_clip's own model, reachable and unchanged.
-        name: What `load_clip` was asked for.
+        model: open_clip's own model, unchanged.
+        name: The name that was given to `load_clip`.
         precision: "fp32", "bf16", "fp16" or "amp".
         preprocess: PIL image to `[3, H, W]`, the test transform.
         preprocess_train: PIL image to `[3, H, W]`, a random crop and flip.
@@ -36,8 +36,8 @@ class FrozenCLIP(nn.Module):
 
         Args:
             model: open_clip's `CLIP` or `CustomTextCLIP`.
-            name: A label for tables and checkpoints.
-            precision: The precision that the weights are in.
+            name: A name for tables and checkpoints.
+            precision: What it computes in: "fp32", "bf16", "fp16" or "amp".
             tokenizer: open_clip's tokenizer for it; None takes CLIP's own.
         """
         super().__init__()
@@ -49,7 +49,7 @@ class FrozenCLIP(nn.Module):
         self.preprocess_train = TrainTransform(self.image_size, config["mean"], config["std"])
 
     def train(self, mode: bool = True) -> "FrozenCLIP":
-        """Stays in evaluation mode, whatever the model around it does."""
+        """Stays in evaluation mode, whatever mode the model around it is in."""
         return super().train(False)
 
     @property
@@ -59,7 +59,7 @@ class FrozenCLIP(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the matrices (open_clip keeps norms and embeddings in float32)."""
+        """The type of the weight matrices (open_clip keeps norms and embeddings in float32)."""
         kinds = (nn.Linear, nn.Conv2d)
         return next(m.weight.dtype for m in self.model.modules() if isinstance(m, kinds))
 
@@ -71,7 +71,7 @@ class FrozenCLIP(nn.Module):
 
     @property
     def text_tower(self) -> nn.Module:
-        """What holds `token_embedding`, `transformer`, `ln_final`, `text_projection` ..."""
+        """The module with `token_embedding`, `transformer`, `ln_final`, `text_projection` ..."""
         return getattr(self.model, "text", self.model)
 
     @property
@@ -89,7 +89,7 @@ class FrozenCLIP(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """Tokens that the text tower can read, start and end tokens included."""
+        """How many tokens the text tower reads, including the start and end tokens."""
         return self.model.context_length
 
     @property
@@ -107,7 +107,7 @@ class FrozenCLIP(nn.Module):
             `[N, context_length]`, int64.
 
         Raises:
-            PromptError: A text has more tokens than the context (open_clip would cut it silently).
+            PromptError: A text has too many tokens (open_clip would cut it silently).
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         if isinstance(self.tokenizer, SimpleTokenizer):
@@ -127,10 +127,10 @@ class FrozenCLIP(nn.Module):
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
-        """The image tower.
+        """Encodes images with the image tower.
 
         Args:
-            images: `[B, 3, H, W]`, from `preprocess`, on any device.
+            images: `[B, 3, H, W]`, as `preprocess` returns them, on any device.
 
         Returns:
             `[B, E]`, L2-normalised.
@@ -140,17 +140,17 @@ class FrozenCLIP(nn.Module):
 
     @torch.no_grad()
     def encode_text(self, texts: list[str], batch_size: int = 256) -> Tensor:
-        """The text tower, by open_clip's own code: the reference for every faster path.
+        """Encodes texts with open_clip's own code, which is the reference for every faster path.
 
         Args:
             texts: N texts.
-            batch_size: Texts in one pass.
+            batch_size: Number of texts per pass.
 
         Returns:
             `[N, E]`, L2-normalised.
         """
         tokens = self.tokenize(texts).to(self.device)
-        features = [self.model.encode_text(part) for part in tokens.split(batch_size)]
+        features = [self.model.encode_text(batch) for batch in tokens.split(batch_size)]
         return F.normalize(torch.cat(features), dim=-1)
 
     def extra_repr(self) -> str:

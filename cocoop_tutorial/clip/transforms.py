@@ -1,4 +1,4 @@
-"""From a PIL image to a normalised tensor, as the official protocol has it (chapter 2)."""
+"""From a PIL image to a normalised tensor, as in the official protocol (chapter 2)."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 def eval_transform(config: dict[str, Any]) -> Transform:
-    """Resize (bicubic), centre crop, normalise: the same pixels every time.
+    """Resizes (bicubic), crops the centre and normalises: the same pixels every time.
 
     Args:
         config: open_clip's `preprocess_cfg` of the backbone.
@@ -27,11 +27,11 @@ def eval_transform(config: dict[str, Any]) -> Transform:
 
 
 class TrainTransform:
-    """A random crop of 8-100% of the area, resized (bicubic), and a flip for every second image.
+    """A random crop of 8-100% of the area, resized (bicubic) and flipped with probability 0.5.
 
-    The same draws as torchvision's `RandomResizedCrop` and `RandomHorizontalFlip`, but from a
-    generator that the caller may give: with one generator an image, threads can decode in any
-    order and the pixels stay the same.
+    It draws what torchvision's `RandomResizedCrop` and `RandomHorizontalFlip` draw, but the caller
+    can pass the generator: with one generator per image, threads can decode in any order and the
+    pixels stay the same.
     """
 
     def __init__(self, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -39,11 +39,11 @@ class TrainTransform:
         self.scale, self.ratio = (0.08, 1.0), (3 / 4, 4 / 3)  # official INPUT.RRCROP_SCALE
 
     def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> Tensor:
-        """Draws one crop of `image`.
+        """Draws a crop of `image`.
 
         Args:
-            image: PIL image of any size.
-            generator: Source of the draw; None takes torch's global one.
+            image: A PIL image of any size.
+            generator: The source of randomness; None takes torch's global generator.
 
         Returns:
             `[3, size, size]`, normalised.
@@ -58,7 +58,7 @@ class TrainTransform:
         return F.normalize(F.to_tensor(image), self.mean, self.std)
 
     def _box(self, height: int, width: int, g: torch.Generator | None) -> tuple[int, ...]:
-        """Top, left, height, width of the crop; the centre when ten draws do not fit."""
+        """Top, left, height and width of the crop; the centre if ten draws do not fit."""
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for _ in range(10):
             area = height * width * torch.empty(1).uniform_(*self.scale, generator=g).item()

@@ -1,4 +1,4 @@
-"""Downloading with a checksum, and unpacking without surprises."""
+"""Downloading with a checksum, and unpacking only what stays inside the folder."""
 
 import contextlib
 import hashlib
@@ -18,69 +18,86 @@ BLOCK = 1 << 20
 
 
 def fetch(url: str, md5: str, folder: Path) -> Path:
-    """Downloads one file, unless it is there already, and checks it.
+    """Downloads a file, unless it is there already, and checks it.
+
+    An interrupted download continues where it stopped, which pooch and torchvision cannot do.
 
     Args:
-        url: Where it is.
+        url: Its address.
         md5: Its checksum, in hexadecimal.
-        folder: Where it goes.
+        folder: The folder to put it into.
 
     Returns:
-        The path of the whole, checked file.
+        The path of the complete, checked file.
 
     Raises:
         MissingDataError: It cannot be downloaded.
-        DataError: What came is not what was published; it is deleted again.
+        DataError: The file does not have the published checksum.
     """
     target = folder / PurePosixPath(url).name
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        try:
-            _download(url, part)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            part.unlink(missing_ok=True)
-            raise MissingDataError(
-                f"Cannot download {url} ({error}). Connect, or put the file at {target}."
-            ) from error
-        part.replace(target)
-    verify(target, md5)
+    if target.exists():  # never delete it: it may have been put there by hand
+        check(target, md5, "Remove it, or put the right file in its place.")
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    try:
+        _download(url, part)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise MissingDataError(
+            f"Cannot download {url} ({error}). Check the network and run the same command again, "
+            f"which continues where it stopped, or put the file at {target}."
+        ) from error
+    try:
+        check(part, md5, "It was deleted. Run the same command again.")
+    except DataError:
+        part.unlink()
+        raise
+    part.replace(target)
     return target
 
 
-def _download(url: str, target: Path) -> None:
-    with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as out:
-        total = int(answer.headers.get("Content-Length") or 0) or None
-        with bar(text=target.stem, total=total, unit="B", unit_scale=True) as progress:
+def _download(url: str, part: Path) -> None:
+    """Appends what `part` lacks, if the server can send a range; else starts again."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        have = have if answer.status == http.HTTPStatus.PARTIAL_CONTENT else 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with (
+            part.open("ab" if have else "wb") as out,
+            bar(text=part.stem, total=total, initial=have, unit="B", unit_scale=True) as progress,
+        ):
             while block := answer.read(BLOCK):
                 out.write(block)
                 progress.update(len(block))
+            if total is not None and out.tell() < total:
+                raise OSError(f"the connection ended after {out.tell()} of {total} bytes")
 
 
-def verify(path: Path, md5: str) -> None:
-    """Compares a file with its published checksum, and deletes it if it differs.
+def check(path: Path, md5: str, remedy: str) -> None:
+    """Compares a file with its published checksum.
+
+    Args:
+        path: The file.
+        md5: The checksum, in hexadecimal.
+        remedy: What to do if it differs.
 
     Raises:
-        DataError: The checksum differs.
+        DataError: It differs.
     """
-    digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    if digest.hexdigest() != md5:
-        path.unlink()
-        raise DataError(
-            f"{path} is damaged or cut off (md5 {digest.hexdigest()}, expected {md5}) and was "
-            "deleted. Run the same command again."
-        )
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if digest != md5:
+        raise DataError(f"{path} is damaged or cut off (md5 {digest}, expected {md5}). {remedy}")
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Unpacks a .tar(.gz) or .zip, all or nothing.
+    """Unpacks a .tar(.gz) or .zip completely, or not at all.
 
     Args:
         archive: The file.
-        folder: A folder that does not exist yet; it is made only when everything was unpacked.
+        folder: A folder that does not exist yet; it is made after everything has been unpacked.
 
     Raises:
         MissingDataError: There is no such archive.
@@ -96,7 +113,7 @@ def extract(archive: Path, folder: Path) -> None:
         part.replace(folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # a full disk or a missing permission is no fault of the archive
+            raise  # a full disk or a missing permission, for example
         raise DataError(
             f"{archive} is damaged or cut off ({error}). Delete it and download it again."
         ) from error
@@ -120,13 +137,15 @@ def _unpack(archive: Path, folder: Path) -> None:
             target = str(base / member.linkname) if member.issym() or member.islnk() else ""
             _check_entry(archive, member.name, target)
             if not (member.isfile() or member.isdir() or target):
-                raise DataError(f"{archive}: {member.name!r} is neither file, folder nor link.")
+                raise DataError(
+                    f"{archive}: {member.name!r} is neither a file, a folder nor a link."
+                )
         safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
         file.extractall(folder, members, **safe)
 
 
 def _check_entry(archive: Path, name: str, link: str) -> None:
-    """Refuses absolute paths, and paths or links that climb out of the folder."""
+    """Refuses absolute paths, and paths and links that lead out of the folder."""
     for path in (name, link):
         pure, depth = PurePosixPath(path.replace("\\", "/")), 0
         for part in pure.parts:

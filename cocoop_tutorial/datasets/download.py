@@ -1,8 +1,8 @@
-"""Fetching the data sets that a program can fetch, into the official folders.
+"""Downloading those of the paper's data sets that a program can download.
 
-Addresses and checksums are those of torchvision, which keeps them up to date; the layout is that
-of the official DATASETS.md. The official split files are not among them: they lie behind links
-that only a browser can open.
+Addresses and checksums are torchvision's, which keeps them up to date; the folders are those of the
+official DATASETS.md. The official split files are not included, because their links open only in a
+browser.
 """
 
 import shutil
@@ -17,14 +17,14 @@ OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 
 @dataclass(frozen=True)
 class File:
-    """One file to fetch.
+    """A file to download.
 
     Attributes:
         url: Its address.
         md5: Its checksum.
-        target: Where its content goes, under the data root.
-        inside: What to take out of the archive; a second step unpacks an archive in the archive.
-            Empty for a plain file.
+        target: Where its content goes, relative to the data root.
+        inside: What to take out of the archive; a second entry is for an archive within the
+            archive. Empty for a plain file.
     """
 
     url: str
@@ -91,17 +91,17 @@ FILES = {
 
 
 def download(name: str, root: Path) -> None:
-    """Fetches one data set and lays it out as the official code expects it.
+    """Downloads a data set and lays it out as the official code expects.
 
-    What is there already stays; an interrupted call can be repeated.
+    Files that are there already stay; an interrupted call can be repeated.
 
     Args:
         name: A key of `FILES`.
         root: The data root.
 
     Raises:
-        UnknownNameError: No program can fetch this data set.
-        MissingDataError: The network does not answer.
+        UnknownNameError: This data set cannot be downloaded by a program.
+        MissingDataError: The download failed.
         DataError: An archive is damaged.
     """
     if name not in FILES:
@@ -111,11 +111,11 @@ def download(name: str, root: Path) -> None:
 
 
 def install(file: File, root: Path) -> None:
-    """Fetches one file and puts its content in its place.
+    """Downloads a file and puts its content into place.
 
     Raises:
         MissingDataError: It cannot be downloaded.
-        DataError: It is damaged, or holds something else.
+        DataError: It is damaged, or has other content than expected.
     """
     archive = fetch(file.url, file.md5, root / ".downloads")
     source, work = archive, archive.with_name(archive.name + ".unpacked")
@@ -125,14 +125,14 @@ def install(file: File, root: Path) -> None:
             extract(source, folder)
         source = folder / wanted
         if not source.exists():
-            raise DataError(f"{archive} holds no {wanted!r}; its publisher has changed it.")
+            raise DataError(f"{archive} has no {wanted!r}; its publisher must have changed it.")
     place(source, root / file.target)
     archive.unlink(missing_ok=True)
     shutil.rmtree(work, ignore_errors=True)
 
 
 def place(source: Path, target: Path) -> None:
-    """Moves a file or folder; into a folder that exists go the children that it lacks."""
+    """Moves a file or folder; an existing folder gets the children that it lacks."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         source.replace(target)

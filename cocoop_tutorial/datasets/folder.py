@@ -1,10 +1,10 @@
-"""Your own images: a folder with one sub-folder a class (chapters 2 and 10)."""
+"""Your own images: a folder with one sub-folder per class (chapters 2 and 10)."""
 
 import random
 from pathlib import Path
 
+from cocoop_tutorial.classnames import check_classnames
 from cocoop_tutorial.datasets.splits import Dataset, Sample, Split
-from cocoop_tutorial.datasets.zhou import check_classnames
 from cocoop_tutorial.errors import DataError, MissingDataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
@@ -18,25 +18,25 @@ def ImageFolder(  # noqa: N802 - reads like torchvision's class of this name
     test: float = 0.3,
     seed: int = 1,
 ) -> Dataset:
-    """Makes a data set of `root/CLASS/*.jpg`, or of `root/train/CLASS/...` with val and test.
+    """Makes a data set from `root/CLASS/*.jpg`, or from `root/train/CLASS/...`, `val` and `test`.
 
-    Without `train` and `test` folders the images of each class are shuffled once, with the seed,
+    If there are no `train` and `test` folders, the images of each class are shuffled with the seed
     and divided.
 
     Args:
         root: The folder.
-        template: The hand-made prompt.
+        template: The hand-written prompt.
         classnames: Folder name to class name, where they differ.
         val: Share of each class for validation.
         test: Share of each class for testing.
-        seed: Seed of the division.
+        seed: Seed of the shuffle.
 
     Returns:
-        A data set named after the folder; labels follow the sorted folder names.
+        A data set with the name of the folder; labels follow the sorted folder names.
 
     Raises:
         MissingDataError: There is no such folder.
-        DataError: It has no classes, a class has no images, or two classes have one name.
+        DataError: It has no classes, a class has no images, or two classes have the same name.
 
     Introduced in chapter 2.
     """
@@ -46,13 +46,13 @@ def ImageFolder(  # noqa: N802 - reads like torchvision's class of this name
     divided = (root / "train").is_dir() and (root / "test").is_dir()
     folders = class_folders(root / "train" if divided else root)
     names = [(classnames or {}).get(folder.name, folder.name) for folder in folders]
-    check_classnames(names, str(root))
+    check_classnames(names, where=str(root))
     if divided:
         labels = {folder.name: i for i, folder in enumerate(folders)}
-        parts = tuple(_read_split(root / s, labels) for s in ("train", "val", "test"))
+        splits = tuple(_read_split(root / s, labels) for s in ("train", "val", "test"))
     else:
-        parts = divide(folders, val, test, seed)
-    return Dataset(root.name, names, *parts, template=template)
+        splits = divide(folders, val, test, seed)
+    return Dataset(root.name, names, *splits, template=template)
 
 
 def class_folders(root: Path, ignore: tuple[str, ...] = ()) -> list[Path]:
@@ -82,10 +82,10 @@ def images_of(folder: Path) -> list[Path]:
 
 
 def divide(folders: list[Path], val: float, test: float, seed: int) -> tuple[Split, Split, Split]:
-    """Divides each class folder on its own; at least one image of each stays for training.
+    """Divides each class folder separately; at least one image of each stays for training.
 
     Args:
-        folders: One folder a class, by label.
+        folders: One folder per class, by label.
         val: Share for validation.
         test: Share for testing.
         seed: Seed of the shuffle.
@@ -99,16 +99,16 @@ def divide(folders: list[Path], val: float, test: float, seed: int) -> tuple[Spl
     if val < 0 or test < 0 or val + test >= 1:
         raise DataError(f"val={val} and test={test} must be at least 0 and sum to less than 1.")
     rng = random.Random(seed)
-    parts: tuple[list[Sample], ...] = ([], [], [])
+    splits: tuple[list[Sample], ...] = ([], [], [])
     for label, folder in enumerate(folders):
         samples = [(path, label) for path in images_of(folder)]
         rng.shuffle(samples)
         n_test = min(round(len(samples) * test), len(samples) - 1)
         n_val = min(round(len(samples) * val), len(samples) - 1 - n_test)
-        parts[2].extend(samples[:n_test])
-        parts[1].extend(samples[n_test : n_test + n_val])
-        parts[0].extend(samples[n_test + n_val :])
-    return Split(parts[0]), Split(parts[1]), Split(parts[2])
+        splits[2].extend(samples[:n_test])
+        splits[1].extend(samples[n_test : n_test + n_val])
+        splits[0].extend(samples[n_test + n_val :])
+    return Split(splits[0]), Split(splits[1]), Split(splits[2])
 
 
 def _read_split(root: Path, labels: dict[str, int]) -> Split:
@@ -119,7 +119,7 @@ def _read_split(root: Path, labels: dict[str, int]) -> Split:
         if folder.name not in labels:
             raise DataError(
                 f"{folder} is a class that {root.parent / 'train'} does not have. "
-                "Rename or remove it."
+                "Rename it or remove it."
             )
         samples += [(path, labels[folder.name]) for path in images_of(folder)]
     return Split(samples)

@@ -17,9 +17,9 @@ SHIFTS = {
 
 
 def read_classnames(folder: Path) -> dict[str, str]:
-    """Reads `classnames.txt`: "n01440764 tench" a line, in the order of the labels.
+    """Reads `classnames.txt`, with lines such as "n01440764 tench" in the order of the labels.
 
-    Two pairs of ImageNet's classes share a name there, as in CLIP's own list; that stays.
+    Two pairs of ImageNet's classes share a name there, as in CLIP's own list.
 
     Args:
         folder: The folder that holds the file.
@@ -36,22 +36,24 @@ def read_classnames(folder: Path) -> dict[str, str]:
     for line in read_lines(path):
         wnid, _, name = line.partition(" ")
         if not name.strip():
-            raise DataError(f"{path}: {wnid!r} has no class name. A line reads 'n01440764 tench'.")
+            raise DataError(
+                f"{path}: {wnid!r} has no class name. A line must read like 'n01440764 tench'."
+            )
         names[wnid] = name.strip()
     return names
 
 
 def load_imagenet(root: Path) -> Dataset:
-    """ImageNet: `train` to draw from, the published validation set as both val and test.
+    """ImageNet: `train` to draw from, and the published validation set as both val and test.
 
-    The official code lists files unsorted, so that its draw depends on the file system; here
-    they are sorted.
+    Files are sorted here. The official code does not sort them, so its draw depends on the file
+    system.
 
     Args:
         root: The data root; the images are in `imagenet/images/{train,val}`.
 
     Returns:
-        The data set, with 1,000 classes when it is complete.
+        The data set, with 1,000 classes if it is complete.
     """
     folder = root / "imagenet"
     names = read_classnames(folder)
@@ -65,7 +67,7 @@ def load_imagenet(root: Path) -> Dataset:
 
 
 def load_shift(name: str, root: Path) -> Dataset:
-    """ImageNetV2, -Sketch, -A or -R: test images only, among the classes that they have.
+    """ImageNetV2, -Sketch, -A or -R: test images only, and only the classes that occur.
 
     Args:
         name: A key of `SHIFTS`.
@@ -76,7 +78,7 @@ def load_shift(name: str, root: Path) -> Dataset:
     """
     folder, images = root / SHIFTS[name][0], root / SHIFTS[name][0] / SHIFTS[name][1]
     names = read_classnames(folder)
-    if name == "imagenetv2":  # its folders are called 0 to 999, the position in classnames.txt
+    if name == "imagenetv2":  # its folders are named 0 to 999 by position in classnames.txt
         wnids = list(names)
         samples = [(p, y) for y in range(len(wnids)) for p in images_of(_there(images / str(y)))]
         test = Split(samples)
@@ -90,7 +92,7 @@ def _by_wnid(folder: Path, names: dict[str, str]) -> tuple[Split, list[str]]:
     folders = class_folders(_there(folder))
     for label, wnid in enumerate(folders):
         if wnid.name not in names:
-            raise DataError(f"{wnid} is no class of classnames.txt. Move the folder elsewhere.")
+            raise DataError(f"{wnid} is not a class in classnames.txt. Move the folder elsewhere.")
         samples += [(path, label) for path in images_of(wnid)]
     return Split(samples), [f.name for f in folders]
 

@@ -1,6 +1,8 @@
-"""Decoding many images at once, in threads, and checking that all can be read."""
+"""Decoding many images in threads, and checking that all of them can be read."""
 
+import hashlib
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,18 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from joblib import cpu_count
 from torch import Tensor
 
 from cocoop_tutorial.datasets.splits import Dataset, Split, open_image
 from cocoop_tutorial.errors import DataError
 from cocoop_tutorial.progress import bar
 
-
-def cpu_count() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+SETTLED = 2.0  # seconds; a younger file may change again within one tick of the file system's clock
+_known_digests: dict[Path, tuple[tuple[int, ...], str]] = {}
 
 
 def image_batches(
@@ -29,15 +28,15 @@ def image_batches(
     workers: int | None = None,
     seeds: Sequence[int] | None = None,
 ) -> Iterator[Tensor]:
-    """Decodes images in threads, one batch ahead of whoever uses them.
+    """Decodes images in threads, one batch ahead of the caller.
 
     Args:
         paths: N image files.
         transform: PIL image to `[3, H, W]`.
-        batch_size: Images in one batch; the last may have fewer.
-        workers: Threads; None takes one a core.
-        seeds: One an image, for a random transform: it is then called with a `torch.Generator` of
-            that seed, so that the pixels do not depend on which thread comes first.
+        batch_size: Images per batch; the last batch may have fewer.
+        workers: Number of threads; None takes one per core.
+        seeds: One per image, for a random transform, which is then called with a `torch.Generator`
+            of that seed. The pixels therefore do not depend on the order of the threads.
 
     Yields:
         `[B, 3, H, W]`, in the order of `paths`.
@@ -66,18 +65,49 @@ def _decode(transform: Callable[..., Tensor], path: Path, seed: int | None) -> T
     return transform(open_image(path), torch.Generator().manual_seed(seed))
 
 
+def image_digests(paths: Sequence[Path]) -> list[str]:
+    """Digests of the content of files, to recognise images whatever their path.
+
+    A file is read again only if its size or one of its times has changed.
+
+    Args:
+        paths: N files.
+
+    Returns:
+        N digests; "" for a file that cannot be read.
+    """
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        return list(pool.map(_digest, paths))
+
+
+def _digest(path: Path) -> str:
+    try:
+        status = os.stat(path)
+        # Unlike the modification time, ctime cannot be set, so it reveals every new content.
+        seen = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        known, digest = _known_digests.get(path, (None, ""))
+        if known == seen:
+            return digest
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:  # the error is raised where the image is opened
+        return ""
+    if time.time() - status.st_ctime > SETTLED:
+        _known_digests[path] = seen, digest
+    return digest
+
+
 def check_images(data: Dataset, skip: bool = False) -> Dataset:
-    """Decodes every image once, so that a broken file is found before training, not during it.
+    """Decodes every image once, to find broken files before training rather than during it.
 
     Args:
         data: The data set to check.
-        skip: Leave unreadable images out instead of stopping.
+        skip: Leave unreadable images out instead of raising an error.
 
     Returns:
-        `data`, without its unreadable images if `skip`.
+        `data`, without its unreadable images if `skip` is set.
 
     Raises:
-        DataError: Some images cannot be read, and `skip` is off; the message names them.
+        DataError: Some images cannot be read and `skip` is not set; the message names the first.
     """
     paths = sorted({p for s in (data.train, data.val, data.test) for p, _ in s.samples})
     with ThreadPoolExecutor(cpu_count()) as pool:

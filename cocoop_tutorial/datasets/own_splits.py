@@ -1,4 +1,4 @@
-"""Splits for data whose official split file is not at hand: sound, but not the paper's."""
+"""Our own splits, for data sets whose official split file is missing; not the paper's."""
 
 import random
 from collections import defaultdict
@@ -9,7 +9,7 @@ from cocoop_tutorial.datasets.splits import Sample, Split
 from cocoop_tutorial.datasets.zhou import Splits, check_exist
 from cocoop_tutorial.errors import DataError, MissingDataError
 
-SEED = 1  # of the division; fixed, so that everybody gets the same one
+SEED = 1  # of the shuffle; fixed, so that everybody gets the same split
 EUROSAT = {
     "AnnualCrop": "Annual Crop Land",
     "HerbaceousVegetation": "Herbaceous Vegetation Land",
@@ -32,12 +32,12 @@ CALTECH_IGNORED = ("BACKGROUND_Google", "Faces_easy")
 def by_folder(
     images: Path, names: dict[str, str] | None = None, ignore: tuple[str, ...] = ()
 ) -> Splits:
-    """50% train, 20% val, 30% test of each class folder, the shares of the official code.
+    """Splits each class folder into 50% train, 20% val and 30% test, like the official code.
 
     Args:
-        images: The folder that holds one folder a class.
+        images: The folder with one folder per class.
         names: Folder name to class name, where they differ.
-        ignore: Folders that are no class.
+        ignore: Folders that are not classes.
 
     Returns:
         Train, val, test, class names.
@@ -48,7 +48,7 @@ def by_folder(
 
 
 def caltech101(folder: Path) -> Splits:
-    """Caltech101 without its two folders that are no class of their own."""
+    """Caltech101, without the two folders that are not classes."""
     return by_folder(folder / "101_ObjectCategories", CALTECH, CALTECH_IGNORED)
 
 
@@ -68,7 +68,7 @@ def eurosat(folder: Path) -> Splits:
 
 
 def oxford_pets(folder: Path) -> Splits:
-    """Pets: the published trainval and test lists; a fifth of trainval becomes val."""
+    """OxfordPets: the published trainval and test lists; a fifth of trainval becomes val."""
     names: dict[int, str] = {}
     trainval = _pets_list(folder, "trainval.txt", names)
     test = _pets_list(folder, "test.txt", names)
@@ -86,7 +86,7 @@ def oxford_pets(folder: Path) -> Splits:
 
 
 def _pets_list(folder: Path, file: str, names: dict[int, str]) -> list[Sample]:
-    """Lines are "Abyssinian_100 1 1 1": image, class from 1, species, breed."""
+    """Reads lines like "Abyssinian_100 1 1 1": image, class from 1, species, breed."""
     path = folder / "annotations" / file
     samples = []
     for line in read_lines(path):
@@ -106,40 +106,42 @@ def oxford_flowers(folder: Path) -> Splits:
     for i, label in enumerate(labels):
         by_label[label].append((folder / "jpg" / f"image_{i + 1:05d}.jpg", label))
     rng = random.Random(SEED)
-    parts: tuple[list[Sample], ...] = ([], [], [])
+    splits: tuple[list[Sample], ...] = ([], [], [])
     for label in sorted(by_label):
         samples = by_label[label]
         rng.shuffle(samples)
         n_train, n_val = round(len(samples) * 0.5), round(len(samples) * 0.2)
-        parts[0].extend(samples[:n_train])
-        parts[1].extend(samples[n_train : n_train + n_val])
-        parts[2].extend(samples[n_train + n_val :])
-    check_exist([image for part in parts for image, _ in part], str(folder / "imagelabels.mat"))
-    return Split(parts[0]), Split(parts[1]), Split(parts[2]), names
+        splits[0].extend(samples[:n_train])
+        splits[1].extend(samples[n_train : n_train + n_val])
+        splits[2].extend(samples[n_train + n_val :])
+    check_exist([image for split in splits for image, _ in split], str(folder / "imagelabels.mat"))
+    return Split(splits[0]), Split(splits[1]), Split(splits[2]), names
 
 
 def _flower_labels(path: Path) -> list[int]:
     if not path.is_file():
-        raise MissingDataError(f"There is no {path}, which holds the labels of Flowers102.")
+        raise MissingDataError(f"There is no file {path}, which has the labels of Flowers102.")
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise DataError(f"Reading {path} needs scipy: pip install scipy.") from error
+        raise DataError(f"Reading {path} needs scipy: pip install scipy") from error
     return [int(label) - 1 for label in loadmat(path)["labels"][0]]
 
 
 def _flower_names() -> list[str]:
-    from torchvision.datasets import Flowers102  # slow to import, and needed here only
+    from torchvision.datasets import Flowers102  # here, because it is slow to import
 
     return list(Flowers102.classes)
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty.
+    """The lines of a text file, without empty ones.
 
     Raises:
         MissingDataError: There is no such file.
     """
     if not path.is_file():
-        raise MissingDataError(f"There is no {path}. It belongs to the data set's annotations.")
+        raise MissingDataError(
+            f"There is no file {path}. It belongs to the annotations of the data set."
+        )
     return [line.strip() for line in path.read_text().splitlines() if line.strip()]

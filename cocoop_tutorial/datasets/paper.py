@@ -1,15 +1,16 @@
-"""The paper's eleven data sets and four shifted ones, in their official folders (chapter 2)."""
+"""The paper's eleven data sets and four shifted test sets, in the official folders (chapter 2)."""
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cocoop_tutorial.classnames import check_classnames
 from cocoop_tutorial.datasets import own_splits
 from cocoop_tutorial.datasets.imagenet import SHIFTS, load_imagenet, load_shift
 from cocoop_tutorial.datasets.own_splits import read_lines
 from cocoop_tutorial.datasets.splits import Dataset, Split
-from cocoop_tutorial.datasets.zhou import Splits, check_classnames, check_exist, read_zhou_split
+from cocoop_tutorial.datasets.zhou import Splits, check_exist, read_zhou_split
 from cocoop_tutorial.errors import DataError, MissingDataError
 
 LAYOUT = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
@@ -17,14 +18,14 @@ LAYOUT = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 
 @dataclass(frozen=True)
 class Source:
-    """Where one data set lies under the data root.
+    """Where a data set is, relative to the data root.
 
     Attributes:
         folder: Its folder.
         images: The folder that the split file's paths are relative to, inside `folder`.
         split: The official split file, inside `folder`.
-        template: The hand-made prompt.
-        own: Makes a split of our own when the official file is missing; None if it cannot be done.
+        template: The hand-written prompt.
+        own: Makes our own split if the official file is missing; None if there is no such function.
     """
 
     folder: str
@@ -73,7 +74,7 @@ NAMES = (
 
 
 def folder_of(name: str) -> str:
-    """The folder of a data set under the data root."""
+    """The folder of a data set, relative to the data root."""
     if name in SHIFTS:
         return SHIFTS[name][0]
     if name in ("imagenet", "fgvc_aircraft"):
@@ -82,7 +83,7 @@ def folder_of(name: str) -> str:
 
 
 def template_of(name: str) -> str:
-    """The hand-made prompt of a data set; ImageNet and its shifts have the plain one."""
+    """The hand-written prompt of a data set; ImageNet and its shifts have the plain one."""
     if name == "fgvc_aircraft":
         return AIRCRAFT
     return SOURCES[name].template if name in SOURCES else "a photo of a {}."
@@ -99,7 +100,7 @@ def load_paper(name: str, root: Path) -> Dataset:
         The data set; `paper_split` says whether its splits are the official ones.
 
     Raises:
-        MissingDataError: Its folder, its split file or one of its images is not there.
+        MissingDataError: Its folder, its split file or one of its images is missing.
         DataError: The split file is damaged.
     """
     folder = root / folder_of(name)
@@ -115,12 +116,12 @@ def load_paper(name: str, root: Path) -> Dataset:
 
 
 def how_to_get(name: str, root: Path) -> str:
-    """One sentence: how a data set that is missing comes here."""
-    from cocoop_tutorial.datasets.download import FILES  # only when something is missing
+    """A sentence that says how to get a data set that is missing."""
+    from cocoop_tutorial.datasets.download import FILES
 
     if name in FILES:
         return f"Download it: cocoop data fetch {name} --root {root}"
-    return f"It cannot be downloaded by a program; lay it out as in {LAYOUT}"
+    return f"A program cannot download it; get it as described in {LAYOUT}"
 
 
 def _from_source(name: str, root: Path, source: Source) -> Dataset:
@@ -130,13 +131,13 @@ def _from_source(name: str, root: Path, source: Source) -> Dataset:
         *splits, names = read_zhou_split(official, folder / source.images)
         return Dataset(name, names, *splits, template=source.template, paper_split=True)
     if source.own is None:
-        raise MissingDataError(f"There is no {official}. Get it as described in {LAYOUT}")
+        raise MissingDataError(f"There is no file {official}. Get it as described in {LAYOUT}")
     if not (folder / source.images).is_dir():
         raise MissingDataError(
             f"There is no folder {folder / source.images}. {how_to_get(name, root)}"
         )
     *splits, names = source.own(folder)
-    check_classnames(names, str(folder))
+    check_classnames(names, where=str(folder))
     warnings.warn(
         f"{name}: {source.split} is not in {folder}, so the split is our own and its numbers do "
         f"not compare with the paper's. The official file is linked from {LAYOUT}",
@@ -146,18 +147,18 @@ def _from_source(name: str, root: Path, source: Source) -> Dataset:
 
 
 def _aircraft(folder: Path) -> Dataset:
-    """FGVCAircraft has official lists of its own: "0056978 707-320" a line."""
+    """FGVCAircraft has its own official lists, with lines such as "0056978 707-320"."""
     names = read_lines(folder / "variants.txt")
-    check_classnames(names, str(folder / "variants.txt"))
+    check_classnames(names, where=str(folder / "variants.txt"))
     labels = {name: label for label, name in enumerate(names)}
-    parts = []
-    for part in ("train", "val", "test"):
-        path, samples = folder / f"images_variant_{part}.txt", []
+    splits = []
+    for split in ("train", "val", "test"):
+        path, samples = folder / f"images_variant_{split}.txt", []
         for line in read_lines(path):
             image, _, variant = line.partition(" ")
             if variant not in labels:
                 raise DataError(f"{path}: {variant!r} is not in variants.txt.")
             samples.append((folder / "images" / f"{image}.jpg", labels[variant]))
         check_exist([image for image, _ in samples], str(path))
-        parts.append(Split(samples))
-    return Dataset("fgvc_aircraft", names, *parts, template=AIRCRAFT, paper_split=True)
+        splits.append(Split(samples))
+    return Dataset("fgvc_aircraft", names, *splits, template=AIRCRAFT, paper_split=True)

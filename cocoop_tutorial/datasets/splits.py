@@ -1,4 +1,4 @@
-"""What a data set is, the few-shot draw, and the base/new split (chapter 2)."""
+"""Data sets, the few-shot draw, and the base/new split (chapter 2)."""
 
 import math
 import random
@@ -11,13 +11,14 @@ from typing import Any
 
 from PIL import Image
 
+from cocoop_tutorial.classnames import check_classnames
 from cocoop_tutorial.errors import DataError
 
 Sample = tuple[Path, int]
 
 
 def open_image(path: Path) -> Image.Image:
-    """Reads one image as RGB; what is transparent becomes white.
+    """Reads an image as RGB; transparent pixels become white.
 
     Args:
         path: An image file of any common format.
@@ -26,7 +27,7 @@ def open_image(path: Path) -> Image.Image:
         A PIL image in mode "RGB".
 
     Raises:
-        DataError: The file is missing, cut off, or no image.
+        DataError: The file is missing, cut off, or not an image.
     """
     try:
         with Image.open(path) as image:
@@ -44,10 +45,10 @@ def open_image(path: Path) -> Image.Image:
 
 @dataclass(frozen=True)
 class Split:
-    """A list of labelled images, usable as a PyTorch map-style data set.
+    """A list of labelled images, which is also a map-style data set for PyTorch.
 
     Attributes:
-        samples: Pairs of image path and label, the label counted from 0.
+        samples: Pairs of image path and label; labels start at 0.
 
     Introduced in chapter 2.
     """
@@ -70,7 +71,7 @@ class Split:
 
     @property
     def labels(self) -> list[int]:
-        """The label of every sample, in order."""
+        """The labels of the samples, in order."""
         return [label for _, label in self.samples]
 
 
@@ -79,13 +80,13 @@ class Dataset:
     """Class names and three splits.
 
     Attributes:
-        name: The name that `load_dataset` knows it by.
-        classnames: The K names; a label is a position in this list.
+        name: Its name, as for `load_dataset`.
+        classnames: The K names; a label is an index into this list.
         train: Images to learn from.
         val: Images to choose settings by.
         test: Images to report on.
-        template: The hand-made prompt of the protocol; "{}" stands for the class name.
-        paper_split: Whether the splits are the official ones, so that numbers may be compared
+        template: The protocol's hand-written prompt; "{}" stands for the class name.
+        paper_split: Whether the splits are the official ones, so that numbers can be compared
             with the paper's.
         subset: "all", "base" or "new".
 
@@ -102,14 +103,13 @@ class Dataset:
     subset: str = "all"
 
     def __post_init__(self) -> None:
-        for i, name in enumerate(self.classnames):
-            if not name.strip():
-                raise DataError(f"{self.name}: class {i} has an empty name. Give it one.")
+        if self.classnames:  # two classes of ImageNet share a name
+            check_classnames(self.classnames, allow_duplicates=True, where=self.name)
 
     def __repr__(self) -> str:
-        part = "" if self.subset == "all" else f", {self.subset} classes"
+        subset = "" if self.subset == "all" else f", {self.subset} classes"
         sizes = ", ".join(f"{len(getattr(self, s))} {s}" for s in ("train", "val", "test"))
-        return f"Dataset({self.name}{part}: {len(self.classnames)} classes, {sizes})"
+        return f"Dataset({self.name}{subset}: {len(self.classnames)} classes, {sizes})"
 
     def split(self, name: str) -> Split:
         """The split called "train", "val" or "test".
@@ -123,15 +123,15 @@ class Dataset:
 
 
 def few_shot(data: Dataset, shots: int = 16, seed: int = 1) -> Dataset:
-    """Draws `shots` training images a class, and at most 4 validation images, as officially done.
+    """Draws `shots` training images and at most 4 validation images per class, as officially done.
 
-    One generator draws class by class, in the order in which the split shows the classes first,
-    from train and then from val. A class with fewer images keeps them all, with a warning.
-    ImageNet, whose val is its test split, keeps it whole.
+    One generator draws class by class, in the order in which classes first occur in the split, from
+    train and then from val. A class with fewer images keeps them all, with a warning. The val split
+    of ImageNet is its test split, so it is kept whole.
 
     Args:
         data: A data set with training images.
-        shots: Images a class.
+        shots: Images per class.
         seed: Seed of the draw; the papers use 1, 2 and 3.
 
     Returns:
@@ -158,7 +158,7 @@ def _draw(data: Dataset, split: Split, shots: int, rng: random.Random) -> Split:
     for sample in split.samples:
         by_label[sample[1]].append(sample)
     drawn: list[Sample] = []
-    for items in by_label.values():  # dicts keep the order of first sight, which the draw needs
+    for items in by_label.values():  # in the order of first occurrence, on which the draw depends
         drawn += rng.sample(items, shots) if len(items) >= shots else items
     return Split(drawn)
 
@@ -180,13 +180,13 @@ def _warn_if_short(data: Dataset, train: Split, shots: int) -> None:
 def base_new(data: Dataset) -> tuple[Dataset, Dataset]:
     """Splits the classes in two: the first half, rounded up, is base; the rest is new.
 
-    Draw the shots first, then split: the official code draws before it splits.
+    Draw the shots before you split, because the official code does so too.
 
     Args:
         data: A data set of K classes.
 
     Returns:
-        The base half and the new half, each with its own class names and labels from 0.
+        The base half and the new half, each with its own class names and with labels from 0.
 
     Raises:
         DataError: Fewer than two classes.
@@ -197,10 +197,10 @@ def base_new(data: Dataset) -> tuple[Dataset, Dataset]:
     if n < 2:
         raise DataError(f"{data.name} has {n} class; base and new need at least two.")
     middle = math.ceil(n / 2)
-    return _part(data, 0, middle, "base"), _part(data, middle, n, "new")
+    return _half(data, 0, middle, "base"), _half(data, middle, n, "new")
 
 
-def _part(data: Dataset, low: int, high: int, subset: str) -> Dataset:
+def _half(data: Dataset, low: int, high: int, subset: str) -> Dataset:
     def keep(split: Split) -> Split:
         return Split([(p, y - low) for p, y in split.samples if low <= y < high])
 
@@ -216,10 +216,10 @@ def _part(data: Dataset, low: int, high: int, subset: str) -> Dataset:
 
 
 def check_names(model: Any, data: Dataset) -> None:
-    """Refuses a model whose class names are not the data's.
+    """Refuses a model whose class names differ from the data's.
 
     Args:
-        model: Whatever has `.classnames`.
+        model: Anything with `.classnames`.
         data: The data set.
 
     Raises:

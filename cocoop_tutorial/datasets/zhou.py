@@ -4,6 +4,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cocoop_tutorial.classnames import check_classnames
 from cocoop_tutorial.datasets.splits import Split
 from cocoop_tutorial.errors import DataError, MissingDataError
 
@@ -22,8 +23,8 @@ def read_zhou_split(json_path: Path | str, image_dir: Path | str) -> Splits:
 
     Raises:
         MissingDataError: The file, or an image that it lists, is not there.
-        DataError: It is no JSON, lacks a key, gives a label two names or two labels one name,
-            leaves a label out, or points outside `image_dir`.
+        DataError: It is not JSON, lacks a key, gives a label two names or two labels the same
+            name, leaves out a label, or points outside `image_dir`.
     """
     json_path, image_dir = Path(json_path), Path(image_dir)
     content = _read(json_path)
@@ -36,7 +37,7 @@ def read_zhou_split(json_path: Path | str, image_dir: Path | str) -> Splits:
             if names.setdefault(label, name) != name:
                 raise DataError(
                     f"{json_path}: label {label} has two names, {names[label]!r} and {name!r} "
-                    f"(at {path}). Give each class a label of its own."
+                    f"(at {path}). Give each class its own label."
                 )
         splits.append(Split([(image_dir / path, label) for path, label, _ in items]))
     classnames = _by_label(json_path, names)
@@ -51,7 +52,8 @@ def _read(json_path: Path) -> dict[str, Any]:
         content = json.loads(json_path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(
-            f"{json_path} is not JSON ({error}). Fetch it again: a web page may have been saved."
+            f"{json_path} is not JSON ({error}). Download it again; perhaps a web page was saved "
+            "in its place."
         ) from error
     if not isinstance(content, dict):
         raise DataError(f'{json_path} must be an object with the keys "train", "val", "test".')
@@ -59,7 +61,7 @@ def _read(json_path: Path) -> dict[str, Any]:
 
 
 def _item(json_path: Path, key: str, i: int, item: Any) -> tuple[str, int, str]:
-    """One entry, checked: a path inside the image folder, a label from 0, a name."""
+    """Checks an entry: a path inside the image folder, a label from 0, a name."""
     try:
         path, label, name = item
         path, label, name = str(path), int(label), str(name)
@@ -79,40 +81,16 @@ def _by_label(json_path: Path, names: dict[int, str]) -> list[str]:
     missing = sorted(set(range(max(names, default=-1) + 1)) - set(names))
     if missing or not names:
         what = f"no image has the label {missing[0]}" if names else "it lists no images"
-        raise DataError(f"{json_path}: {what}. Labels must run from 0 without a gap.")
+        raise DataError(f"{json_path}: {what}. Labels must run from 0 without gaps.")
     classnames = [names[label] for label in range(len(names))]
-    check_classnames(classnames, str(json_path))
-    return classnames
-
-
-def check_classnames(names: list[str], where: str) -> None:
-    """Refuses empty names, and names that CLIP's tokenizer cannot tell apart.
-
-    Args:
-        names: Class names by label.
-        where: The file or folder that they come from, for the message.
-
-    Raises:
-        DataError: A name is empty, or two classes have one name.
-    """
-    seen: dict[str, int] = {}
-    for label, name in enumerate(names):
-        key = " ".join(name.replace("_", " ").lower().split())
-        if not key:
-            raise DataError(f"{where}: class {label} has an empty name. Give it one.")
-        if key in seen:
-            raise DataError(
-                f"{where}: classes {seen[key]} ({names[seen[key]]!r}) and {label} ({name!r}) have "
-                "the same name. Rename one, or merge them."
-            )
-        seen[key] = label
+    return check_classnames(classnames, where=str(json_path))
 
 
 def check_exist(paths: list[Path], where: str) -> None:
-    """Looks for every file, one folder listing at a time (a network drive is slow otherwise).
+    """Checks that every file exists, by listing folders, which is faster on network drives.
 
     Raises:
-        MissingDataError: Some are not there; the message names the first.
+        MissingDataError: Some do not exist; the message names the first.
     """
     listings: dict[Path, set[str]] = {}
     for folder in {path.parent for path in paths}:
@@ -121,5 +99,5 @@ def check_exist(paths: list[Path], where: str) -> None:
     if missing:
         raise MissingDataError(
             f"{where} lists {len(missing)} images that do not exist, the first {missing[0]}. "
-            "Unpack the images again, or mend the split."
+            "Unpack the images again, or correct the split."
         )

@@ -1,5 +1,6 @@
 """Accuracy of a model on a split, and the harmonic mean of two (chapters 1 and 2)."""
 
+import contextlib
 from dataclasses import dataclass
 
 import pandas as pd
@@ -47,7 +48,7 @@ class Evaluation:
 
     @property
     def per_class(self) -> pd.Series:
-        """Accuracy in percent, one row a class; not-a-number where a class has no image."""
+        """Accuracy in percent, one row per class; not-a-number where a class has no image."""
         means = pd.Series(self.correct.numpy()).groupby(self.labels.numpy()).mean() * 100
         values = means.reindex(range(len(self.classnames))).to_numpy(dtype=float)
         return pd.Series(values, index=pd.Index(self.classnames, name="class"), name="accuracy")
@@ -80,7 +81,8 @@ def evaluate(
 
     Args:
         model: `ZeroShotCLIP`, `CoOp` or `CoCoOp`: whatever has `.clip`, `.classnames` and
-            `logits_from_features`.
+            `logits_from_features`. If it also has `encode_once`, prompts that do not depend on
+            the image are encoded once, not once per batch.
         data: Its class names must be the model's.
         split: "train", "val", "test", or a `Split`.
         batch_size: Images in one call of `logits_from_features`; the official code has 100.
@@ -97,20 +99,21 @@ def evaluate(
     Introduced in chapter 1.
     """
     check_names(model, data)
-    part = data.split(split) if isinstance(split, str) else split
-    mine = Split([part.samples[i] for i in distributed.share(len(part))])
+    images = data.split(split) if isinstance(split, str) else split
+    mine = Split([images.samples[i] for i in distributed.share(len(images))])
     with memory_advice(f"Lower feature_batch (now {feature_batch})."):
         features, _ = image_features(model.clip, mine, transform, feature_batch)
     training = model.training
+    encode_once = getattr(model, "encode_once", contextlib.nullcontext)
     model.eval()
     try:
-        with memory_advice(f"Lower batch_size (now {batch_size}) of evaluate."):
+        with memory_advice(f"Lower batch_size (now {batch_size}) of evaluate."), encode_once():
             batches = features.split(batch_size)
-            parts = [model.logits_from_features(f).float() for f in batches]
+            logits = torch.cat([model.logits_from_features(f).float() for f in batches])
     finally:
         model.train(training)
-    logits = distributed.gather_rows(torch.cat(parts), len(part)).cpu()
-    return Evaluation(logits, torch.tensor(part.labels), list(data.classnames))
+    logits = distributed.gather_rows(logits, len(images)).cpu()
+    return Evaluation(logits, torch.tensor(images.labels), list(data.classnames))
 
 
 def harmonic_mean(base: float, new: float) -> float:

@@ -13,14 +13,14 @@ def reliability(logits: Tensor, labels: Tensor, bins: int = 15) -> pd.DataFrame:
         bins: Number of bins over 0 to 1.
 
     Returns:
-        One row a bin: `low`, `high`, `count`, and the mean `confidence` and `accuracy` (0 to 1,
+        One row per bin: `low`, `high`, `count`, and the mean `confidence` and `accuracy` (0 to 1,
         not-a-number in empty bins).
     """
     confidence, predicted = logits.float().softmax(dim=1).max(dim=1)
-    place = (confidence * bins).long().clamp(max=bins - 1)
+    index = (confidence * bins).long().clamp(max=bins - 1)
     table = pd.DataFrame(
         {
-            "bin": place.numpy(),
+            "bin": index.numpy(),
             "confidence": confidence.double().numpy(),
             "accuracy": (predicted == labels).double().numpy(),
         }

@@ -1,7 +1,7 @@
-"""How sure an accuracy is: intervals for independent images and for images that hang together.
+"""Confidence intervals of an accuracy, for independent images and for images grouped by class.
 
-Both return percent, and both are for one model on one test set. The spread over seeds is another
-matter: it tells how much the shots decide. (Chapter 2.)
+Both are in percent, for one model on one test set. The spread over seeds is something else: it
+shows how much the result depends on the shots (chapter 2).
 """
 
 from math import sqrt
@@ -16,18 +16,18 @@ from cocoop_tutorial.evaluation.accuracy import Evaluation
 def wilson_interval(correct: int, total: int, level: float = 0.95) -> tuple[float, float]:
     """Interval of an accuracy, if the images are independent (Wilson 1927).
 
-    Unlike the textbook's plus or minus, it stays between 0 and 100 and works near both ends.
+    Unlike the normal approximation, it stays between 0 and 100 and is valid near both ends.
 
     Args:
-        correct: Images that were classified rightly.
+        correct: Images that were classified correctly.
         total: All images.
-        level: Share of such intervals that hold the true accuracy.
+        level: Share of such intervals that contain the true accuracy.
 
     Returns:
         Low and high, in percent.
 
     Raises:
-        DataError: There are no images, or more right ones than images.
+        DataError: There are no images, or more correct ones than images.
 
     Introduced in chapter 2.
     """
@@ -43,16 +43,16 @@ def wilson_interval(correct: int, total: int, level: float = 0.95) -> tuple[floa
 def bootstrap_by_class(
     result: Evaluation, level: float = 0.95, repeats: int = 2000, seed: int = 1
 ) -> tuple[float, float]:
-    """Interval of an accuracy, if the images of a class stand or fall together.
+    """Interval of an accuracy, if the results for images of one class are correlated.
 
     Draws K classes with replacement, many times, and takes each class with all its images
-    (Efron 1979, by cluster). The classes count as a sample of those that might be asked.
+    (Efron 1979, by cluster). This treats the classes as a sample of all that might be tested.
 
     Args:
         result: An evaluation of N images of K classes.
-        level: Share of such intervals that hold the true accuracy, about.
-        repeats: Draws.
-        seed: Of the draws.
+        level: Approximate share of such intervals that contain the true accuracy.
+        repeats: Number of draws.
+        seed: For the draws.
 
     Returns:
         Low and high, in percent.

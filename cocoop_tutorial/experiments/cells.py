@@ -17,7 +17,7 @@ from joblib import Parallel, delayed, parallel_config
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.clip.load import load_clip
-from cocoop_tutorial.errors import DeviceError, MissingDataError, UnknownNameError, suggest
+from cocoop_tutorial.errors import MissingDataError, UnknownNameError, needs_extra, suggest
 from cocoop_tutorial.progress import bar
 from cocoop_tutorial.results import load_result, save_result
 from cocoop_tutorial.training.loop import TrainConfig
@@ -112,20 +112,16 @@ def processes(engine: str, jobs: int) -> Iterator[Parallel]:
 
     Raises:
         UnknownNameError: Another engine.
-        DeviceError: Dask is not installed.
+        MissingDataError: Dask is not installed.
     """
     if engine not in ENGINES:
         raise UnknownNameError(f"Unknown engine {engine!r}. {suggest(engine, ENGINES)}")
     if engine == "local":
         yield Parallel(n_jobs=jobs, return_as="generator_unordered")
         return
-    try:
+    with needs_extra("cluster"):
         import dask
         from distributed import Client
-    except ImportError as error:
-        raise DeviceError(
-            "Dask is not installed: pip install 'cocoop_tutorial[cluster]', or take engine 'local'."
-        ) from error
     here = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
     options = {} if dask.config.get("scheduler-address", None) else here
     with Client(**options), parallel_config(backend="dask"):

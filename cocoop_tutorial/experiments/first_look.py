@@ -27,7 +27,9 @@ from torch.nn import functional as F
 from cocoop_tutorial.clip.features import image_features
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.clip.load import load_clip
-from cocoop_tutorial.datasets import Dataset, Split, base_new, few_shot, icons, load_dataset
+from cocoop_tutorial.datasets import icons
+from cocoop_tutorial.datasets.load import load_dataset
+from cocoop_tutorial.datasets.splits import Dataset, Split, base_new, few_shot
 from cocoop_tutorial.evaluation.accuracy import evaluate, harmonic_mean
 from cocoop_tutorial.experiments.cells import Cell, Row, run_cells
 from cocoop_tutorial.models.cocoop import CoCoOp

@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.datasets import Dataset, Split, base_new, few_shot, load_dataset
+from cocoop_tutorial.datasets.load import load_dataset
+from cocoop_tutorial.datasets.splits import Dataset, Split, base_new, few_shot
 from cocoop_tutorial.evaluation.accuracy import evaluate, harmonic_mean
 from cocoop_tutorial.experiments.cells import Cell, Row, run_cells
 from cocoop_tutorial.experiments.prompt_results import CHOICE, RESULT, rate_losses
@@ -141,7 +142,7 @@ def measure_cell(clip: FrozenCLIP, cell: Cell) -> list[Row]:
                 look(model, "val", "poses", epoch=epoch)
             return {}  # no column for the history
 
-        history = train(model, base, cell.config, measure=after_epoch)
+        history = train(model, base, cell.config, on_epoch_end=after_epoch)
         seconds = float(history.seconds.sum())
     look(model, "test", epoch=-1)
     return [{**row, "train_seconds": seconds} for row in rows]

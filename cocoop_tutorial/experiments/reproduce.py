@@ -13,8 +13,10 @@ from PIL import Image
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.clip.load import load_clip
-from cocoop_tutorial.datasets import base_new, emoji, load_dataset
+from cocoop_tutorial.datasets import emoji
 from cocoop_tutorial.datasets.emoji import drawings, making, sources
+from cocoop_tutorial.datasets.load import load_dataset
+from cocoop_tutorial.datasets.splits import base_new
 from cocoop_tutorial.errors import UnknownNameError, suggest
 from cocoop_tutorial.evaluation.accuracy import evaluate, harmonic_mean
 from cocoop_tutorial.experiments import prompt_learning as grid

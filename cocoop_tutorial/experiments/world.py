@@ -18,8 +18,9 @@ from torch import Tensor
 from cocoop_tutorial.clip.features import image_features
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.clip.load import load_clip
-from cocoop_tutorial.datasets import Dataset, base_new, few_shot, icons
+from cocoop_tutorial.datasets import icons
 from cocoop_tutorial.datasets.icons import drawings, houses, sources
+from cocoop_tutorial.datasets.splits import Dataset, base_new, few_shot
 from cocoop_tutorial.evaluation.accuracy import evaluate, harmonic_mean
 from cocoop_tutorial.experiments.cells import Row, made_by
 from cocoop_tutorial.experiments.templates import OF_MEDIUM, for_dataset

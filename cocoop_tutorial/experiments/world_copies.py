@@ -9,10 +9,11 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
-from cocoop_tutorial.datasets import Dataset, Split, icons
+from cocoop_tutorial.datasets import icons
 from cocoop_tutorial.datasets.icons import drawings, making, names
 from cocoop_tutorial.datasets.icons.copies import SAME, correlations
 from cocoop_tutorial.datasets.icons.names import Drawing
+from cocoop_tutorial.datasets.splits import Dataset, Split
 from cocoop_tutorial.experiments.cells import Row
 
 ROWS = 256  # evaluation drawings compared at a time, with all of pretraining

@@ -5,11 +5,43 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.models.meta_net import MetaNet
 from cocoop_tutorial.models.prompt_learner import PromptLearner
-from cocoop_tutorial.text_encoder.encode import DEFAULT_ENCODER, encode_prompts
+from cocoop_tutorial.text_encoder.encode import DEFAULT_ENCODER
+
+REDUCTION = 16  # the paper's bottleneck: a sixteenth of the joint width
+
+
+class MetaNet(nn.Module):
+    """Linear - ReLU - Linear with a bottleneck: pi = h(x).
+
+    CoCoOp (2203.05557), section 3.2. Introduced in chapter 4.
+    """
+
+    def __init__(self, embed_dim: int, text_width: int) -> None:
+        """Default initialisation of `nn.Linear`, as published.
+
+        Args:
+            embed_dim: E, the width of the image feature.
+            text_width: D, the width of the context.
+        """
+        super().__init__()
+        hidden = max(embed_dim // REDUCTION, 1)
+        self.linear1 = nn.Linear(embed_dim, hidden)
+        self.linear2 = nn.Linear(hidden, text_width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Computes pi.
+
+        Args:
+            features: `[B, E]`, L2-normalised image features.
+
+        Returns:
+            `[B, D]`.
+        """
+        return self.linear2(F.relu(self.linear1(features)))
 
 
 class CoCoOp(PromptLearner):
@@ -17,6 +49,9 @@ class CoCoOp(PromptLearner):
 
     CoCoOp (2203.05557), section 3.2. Introduced in chapter 4.
     """
+
+    image_conditioned = True
+    can_be_recorded = True
 
     def __init__(
         self,
@@ -36,8 +71,8 @@ class CoCoOp(PromptLearner):
             classnames: K names.
             n_ctx: M; None takes the number of tokens in `ctx_init`.
             ctx_init: First words of the context; None draws it at random.
-            separate_meta_nets: M networks, one for each context vector: the road the paper did
-                not take, since it costs M times the parameters (section 3.2).
+            separate_meta_nets: M networks, one for each context vector. The paper decided against
+                this because it needs M times the parameters (section 3.2).
             encoder: The text encoder; see `encode_prompts`.
             allow_duplicates: Two classes may share a name.
 
@@ -45,18 +80,11 @@ class CoCoOp(PromptLearner):
             PromptError: A bad name, or `n_ctx` and `ctx_init` that disagree.
             UnknownNameError: No such encoder.
         """
-        super().__init__(
-            clip,
-            classnames,
-            n_ctx,
-            ctx_init,
-            encoder=encoder,
-            allow_duplicates=allow_duplicates,
-        )
+        options = {"encoder": encoder, "allow_duplicates": allow_duplicates}
+        super().__init__(clip, classnames, n_ctx, ctx_init, **options)
         self.separate_meta_nets = separate_meta_nets
-        nets = [MetaNet(clip.embed_dim, clip.text_width)]
-        if separate_meta_nets:
-            nets += [MetaNet(clip.embed_dim, clip.text_width) for _ in range(self.n_ctx - 1)]
+        n = self.n_ctx if separate_meta_nets else 1
+        nets = [MetaNet(clip.embed_dim, clip.text_width) for _ in range(n)]
         self.meta_net = nn.ModuleList(nets) if separate_meta_nets else nets[0]
         self.meta_net.to(clip.device, self.ctx.dtype)
 
@@ -86,7 +114,7 @@ class CoCoOp(PromptLearner):
             `[B, K, E]`, L2-normalised.
         """
         context = self.conditional_context(features).unsqueeze(1)  # [B, 1, M, D]
-        return encode_prompts(self.clip, context, self.prompts, self.encoder)
+        return self.encode(context)
 
     def logits_from_features(self, features: Tensor) -> Tensor:
         """Scores image features.

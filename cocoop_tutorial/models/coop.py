@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.models.prompt_learner import PromptLearner
-from cocoop_tutorial.text_encoder.encode import DEFAULT_ENCODER, encode_prompts
+from cocoop_tutorial.text_encoder.encode import DEFAULT_ENCODER
 
 
 class CoOp(PromptLearner):
@@ -15,6 +15,9 @@ class CoOp(PromptLearner):
 
     CoOp (2109.01134), section 3. Introduced in chapter 3.
     """
+
+    image_conditioned = False
+    can_be_recorded = True
 
     def __init__(
         self,
@@ -46,24 +49,17 @@ class CoOp(PromptLearner):
             PromptError: A bad name, or `n_ctx` and `ctx_init` that disagree.
             UnknownNameError: No such position or encoder.
         """
-        super().__init__(
-            clip,
-            classnames,
-            n_ctx,
-            ctx_init,
-            class_token_position,
-            class_specific,
-            encoder=encoder,
-            allow_duplicates=allow_duplicates,
-        )
+        options = {"encoder": encoder, "allow_duplicates": allow_duplicates}
+        order = class_token_position, class_specific
+        super().__init__(clip, classnames, n_ctx, ctx_init, *order, **options)
 
     def text_features(self) -> Tensor:
         """The classifier that the prompts make: `[K, E]`, L2-normalised, the same for all images.
 
         CoOp (2109.01134), equation 1.
         """
-        context = self.ctx if self.ctx.dim() == 3 else self.ctx.unsqueeze(0)  # [K or 1, M, D]
-        return encode_prompts(self.clip, context.unsqueeze(0), self.prompts, self.encoder)[0]
+        context = self.ctx if self.class_specific else self.ctx.unsqueeze(0)  # [K or 1, M, D]
+        return self.encode(context.unsqueeze(0))[0]
 
     def logits_from_features(self, features: Tensor) -> Tensor:
         """Scores L2-normalised image features `[B, E]`; returns logits `[B, K]`."""
@@ -74,5 +70,5 @@ class CoOp(PromptLearner):
         return {
             **super().options(),
             "class_token_position": self.prompts.class_token_position,
-            "class_specific": self.ctx.dim() == 3,
+            "class_specific": self.class_specific,
         }

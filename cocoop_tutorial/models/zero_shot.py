@@ -7,18 +7,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cocoop_tutorial.classnames import check_classnames
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.errors import PromptError
-from cocoop_tutorial.text_encoder.prompts import TEMPLATE, check_classnames, fill_template
+from cocoop_tutorial.text_encoder.prompts import TEMPLATE, fill_template
 
 
-class ZeroShotCLIP(nn.Module):
+class FixedClassifier(nn.Module):
+    """Scores images with weights `[K, E]` that do not train. Introduced in chapter 1."""
+
+    clip: FrozenCLIP
+    weights: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores images `[B, 3, H, W]`; returns logits `[B, K]`."""
+        return self.logits_from_features(self.clip.encode_image(images))
+
+    def logits_from_features(self, features: Tensor) -> Tensor:
+        """Scores L2-normalised image features `[B, E]`; returns logits `[B, K]`."""
+        return self.clip.logit_scale * features.to(self.weights.dtype) @ self.weights.T
+
+
+class ZeroShotCLIP(FixedClassifier):
     """CLIP with hand-made prompts: nothing to train.
 
     CLIP (2103.00020), sections 3.1.2 and 3.1.4. Introduced in chapter 1.
     """
-
-    weights: Tensor
 
     def __init__(
         self,
@@ -46,18 +60,10 @@ class ZeroShotCLIP(nn.Module):
             raise PromptError("The list of templates is empty. Give at least one.")
         features = [clip.encode_text(fill_template(t, self.classnames)) for t in templates]
         mean = torch.stack(features).mean(dim=0)  # [K, E]
-        # At least float32: in half precision, logits near 25 would be rounded to ties.
+        # At least float32: half precision would make some logits near 25 equal.
         mean = mean.to(torch.promote_types(mean.dtype, torch.float32))
         weights = F.normalize(mean, dim=-1)
         self.register_buffer("weights", weights, persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores images `[B, 3, H, W]`; returns logits `[B, K]`."""
-        return self.logits_from_features(self.clip.encode_image(images))
-
-    def logits_from_features(self, features: Tensor) -> Tensor:
-        """Scores L2-normalised image features `[B, E]`; returns logits `[B, K]`."""
-        return self.clip.logit_scale * features.to(self.weights.dtype) @ self.weights.T
 
     def with_classnames(self, classnames: Sequence[str]) -> Self:
         """The same prompts for other classes."""

@@ -1,4 +1,4 @@
-"""From context vectors to text features: one door, several encoders behind it (chapter 5).
+"""From context vectors to text features, by any of several encoders (chapter 5).
 
 Notation: B images, K classes, M context tokens, D = text width, E = joint width.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.errors import UnknownNameError, suggest
+from cocoop_tutorial.errors import PromptError, UnknownNameError, suggest
 from cocoop_tutorial.text_encoder.packed.encode import encode_packed
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts
 from cocoop_tutorial.text_encoder.reference import encode_reference
@@ -42,15 +42,23 @@ def encode_prompts(
 
     Args:
         clip: The backbone.
-        context: `[B, K, M, D]`; B is 1 if all images share it, K is 1 if all classes do.
+        context: `[B, K, M, D]`; B is 1 if all images share it, K is 1 unless the prompts are
+            class-specific.
         prompts: The class names.
-        encoder: "reference" (as published), "truncated" (without the padding) or "packed" (without
-            repeated work either); the numbers are the same but for rounding.
+        encoder: "reference" (as published), "truncated" (without the padding) or "packed" (also
+            without repeated work). The numbers differ only by rounding.
 
     Returns:
         `[B, K, E]`, L2-normalised, differentiable in `context`.
 
     Raises:
         UnknownNameError: No such encoder.
+        PromptError: The context is class-specific and the prompts are not, or the other way round.
     """
+    contexts = len(prompts.classnames) if prompts.class_specific else 1
+    if context.shape[1] != contexts:
+        raise PromptError(
+            f"The context is {list(context.shape)}, [B, K, M, D], but these prompts take K = "
+            f"{contexts}. Build ClassPrompts with class_specific={not prompts.class_specific}."
+        )
     return ENCODERS[check_encoder(encoder)](clip, context, prompts)

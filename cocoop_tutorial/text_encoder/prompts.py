@@ -1,56 +1,21 @@
-"""Class names become prompts: "{context} {name}.", with places for a learned context (chapter 3).
+"""Class names become prompts: "{context} {name}.", with a learned context (chapter 3).
 
-Notation: K classes, M context tokens, N = the tower's context length, D = text width.
+Notation: K classes, M context tokens, T = the tower's context length, D = text width.
 """
 
 import string
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from cocoop_tutorial.classnames import check_classnames, clean_name
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.errors import PromptError, UnknownNameError, suggest
 
 TEMPLATE = "a photo of a {}."
 POSITIONS = ("end", "middle", "front")
 INIT_STD = 0.02  # of a random context: what CLIP's own token embeddings began with
-
-
-def clean_name(name: str) -> str:
-    """A class name as it is read: "_" becomes a space."""
-    return name.replace("_", " ").strip()
-
-
-def check_classnames(classnames: Sequence[str], allow_duplicates: bool = False) -> list[str]:
-    """Refuses lists of names that cannot be told apart.
-
-    Args:
-        classnames: K names.
-        allow_duplicates: Two classes may share a name, as they do in the official ImageNet list
-            ("missile", "sunglasses"); their logits are then equal.
-
-    Returns:
-        The names, unchanged.
-
-    Raises:
-        PromptError: No names, an empty name, or a name that is there twice.
-    """
-    names = [classnames] if isinstance(classnames, str) else list(classnames)
-    if not names:
-        raise PromptError("The list of class names is empty. Give at least one name.")
-    for i, name in enumerate(names):
-        if not isinstance(name, str) or not clean_name(name):
-            raise PromptError(f"Class {i} has an empty name ({name!r}). Give it a word.")
-    counts = Counter(clean_name(name).lower() for name in names)  # CLIP reads lower case
-    twice = [name for name, n in counts.items() if n > 1]
-    if twice and not allow_duplicates:
-        raise PromptError(
-            f"Several classes are called {', '.join(map(repr, twice[:5]))}: their prompts would "
-            "be the same. Rename them, or pass allow_duplicates=True if the data is like that."
-        )
-    return names
 
 
 def fill_template(template: str, classnames: Sequence[str]) -> list[str]:
@@ -68,7 +33,7 @@ def fill_template(template: str, classnames: Sequence[str]) -> list[str]:
     """
     try:
         fields = [rest for _, *rest in string.Formatter().parse(template) if rest[0] is not None]
-    except ValueError:  # a lonely brace
+    except ValueError:  # a single brace
         fields = []
     if fields != [["", "", None]]:  # name, format, conversion
         raise PromptError(
@@ -85,13 +50,14 @@ def initial_context(
 
     Args:
         clip: The backbone.
-        n_ctx: M; None means as many as `ctx_init` has tokens.
+        n_ctx: M; None takes the number of tokens in `ctx_init`.
         ctx_init: Words such as "a photo of a"; None or "" draws from a normal distribution with
             standard deviation 0.02.
-        n_classes: K, for a context of its own for each class.
+        n_classes: K, if each class has a context of its own.
 
     Returns:
-        `[M, D]` or `[K, M, D]`, at least float32: SGD's small steps vanish in half precision.
+        `[M, D]` or `[K, M, D]`, at least in float32, because SGD's small steps would vanish in
+        half precision.
 
     Raises:
         PromptError: `n_ctx` is not positive, or is not the number of tokens in `ctx_init`.
@@ -103,7 +69,8 @@ def initial_context(
     if not ctx_init:
         if n_ctx is None or n_ctx < 1:
             raise PromptError(f"n_ctx is {n_ctx}; the context needs at least one vector.")
-        drawn = torch.empty(*leading, n_ctx, clip.text_width)  # on the CPU: alike on all devices
+        # Drawn on the CPU, so that it is the same on all devices.
+        drawn = torch.empty(*leading, n_ctx, clip.text_width)
         return nn.init.normal_(drawn, std=INIT_STD).to(clip.device, dtype)
     tokens = _tokenizer(clip).encode(clean_name(ctx_init))
     if n_ctx not in (None, len(tokens)):
@@ -117,9 +84,9 @@ def initial_context(
 
 
 class ClassPrompts(nn.Module):
-    """The fixed part of K prompts: token ids, with M empty places for the context.
+    """The fixed part of K prompts: token ids, and where the M context vectors go.
 
-    A row holds, for each `class_token_position`:
+    The order depends on `class_token_position`:
 
         end      <start> v1 ... vM name . <end>
         middle   <start> v1 ... name ... vM . <end>     (M // 2 vectors before the name)
@@ -127,10 +94,15 @@ class ClassPrompts(nn.Module):
 
     Attributes:
         classnames: The K names, as given.
-        tokens: `[K, N]` ids, zero after the end token and in the context's places.
-        context_slots: `[K, M]`, the places of the context vectors.
+        class_specific: Whether each class has a context of its own.
+        sequences: K lists of token ids, from the start token to the end token. Where a context
+            vector goes, -1 - i stands for row i of the context, which is `[M, D]`, or
+            `[K * M, D]` if it is class-specific.
+        prefix: How many context vectors stand right after the start token of every prompt and
+            are the same for all classes.
+        tokens: `[K, T]`, the sequences padded with zeros; zeros also where the context goes.
+        context_slots: `[K, M]`, the positions of the context vectors.
         end_positions: `[K]`, where the end token stands and the feature is read.
-        name_lengths: K numbers of tokens, the final "." not counted.
 
     CoOp (2109.01134), equations 2 and 3. Introduced in chapter 3.
     """
@@ -146,6 +118,7 @@ class ClassPrompts(nn.Module):
         n_ctx: int,
         class_token_position: str = "end",
         allow_duplicates: bool = False,
+        class_specific: bool = False,
     ) -> None:
         """Tokenises once; nothing here depends on the images or on training.
 
@@ -161,41 +134,35 @@ class ClassPrompts(nn.Module):
             )
         self.classnames = check_classnames(classnames, allow_duplicates)
         self.n_ctx, self.class_token_position = n_ctx, class_token_position
-        self.allow_duplicates = allow_duplicates
-        self.name_lengths = [len(_encode_name(clip, name)) for name in self.classnames]
-        rows, slots = zip(*map(self._row, self._tails(clip), self.name_lengths), strict=True)
-        tokenizer = _tokenizer(clip)
-        tokens = torch.zeros(len(rows), clip.context_length, dtype=torch.long)
-        for k, row in enumerate(rows):
-            ids = [tokenizer.sot_token_id, *row, tokenizer.eot_token_id]
-            tokens[k, : len(ids)] = torch.tensor(ids)
-        ends = torch.tensor([len(row) + 1 for row in rows])
+        self.allow_duplicates, self.class_specific = allow_duplicates, class_specific
+        before_name = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[class_token_position]
+        self.prefix = 0 if class_specific else before_name
+        classes = range(len(self.classnames))
+        self.sequences = [self._sequence(clip, k, before_name) for k in classes]
+        rows = torch.zeros(len(self.sequences), clip.context_length, dtype=torch.long)  # [K, T]
+        for row, sequence in zip(rows, self.sequences, strict=True):
+            row[: len(sequence)] = torch.tensor(sequence)
+        slots = (rows < 0).nonzero()[:, 1].view(-1, n_ctx)
+        ends = torch.tensor([len(sequence) - 1 for sequence in self.sequences])
         # Not saved with the model: they follow from the names and the backbone.
-        self.register_buffer("tokens", tokens.to(clip.device), persistent=False)
-        self.register_buffer("context_slots", torch.tensor(slots).to(clip.device), persistent=False)
+        self.register_buffer("tokens", rows.clamp(min=0).to(clip.device), persistent=False)
+        self.register_buffer("context_slots", slots.to(clip.device), persistent=False)
         self.register_buffer("end_positions", ends.to(clip.device), persistent=False)
 
-    def _tails(self, clip: FrozenCLIP) -> list[list[int]]:
-        """The tokens of "{name}." for each class, checked against the context length."""
-        tails = [_encode_name(clip, name, ".") for name in self.classnames]
-        for name, tail in zip(self.classnames, tails, strict=True):
-            length = self.n_ctx + len(tail) + 2  # and start and end token
-            if length > clip.context_length:
-                raise PromptError(
-                    f"The prompt of class {name!r} has {length} tokens ({self.n_ctx} of context, "
-                    f"{len(tail)} for the name), but {clip.name} reads {clip.context_length}. "
-                    "Shorten the name or lower n_ctx."
-                )
-        return tails
-
-    def _row(self, tail: list[int], name_length: int) -> tuple[list[int], list[int]]:
-        """Places M zeros in "{name}."; returns the ids and the zeros' places behind <start>."""
-        before = {"end": self.n_ctx, "middle": self.n_ctx // 2, "front": 0}
-        first = before[self.class_token_position]
-        rest = self.n_ctx - first
-        row = [0] * first + tail[:name_length] + [0] * rest + tail[name_length:]
-        slots = [*range(first), *range(first + name_length, self.n_ctx + name_length)]
-        return row, [slot + 1 for slot in slots]
+    def _sequence(self, clip: FrozenCLIP, k: int, before_name: int) -> list[int]:
+        """Puts start token, context, "{name}." and end token of class k in order."""
+        tokenizer, name = _tokenizer(clip), self.classnames[k]
+        first = k * self.n_ctx if self.class_specific else 0
+        context = [-1 - row for row in range(first, first + self.n_ctx)]
+        length, ids = len(_encode_name(clip, name)), _encode_name(clip, name, ".")
+        row = context[:before_name] + ids[:length] + context[before_name:] + ids[length:]
+        if len(row) + 2 > clip.context_length:
+            raise PromptError(
+                f"The prompt of class {name!r} has {len(row) + 2} tokens ({self.n_ctx} of context, "
+                f"{len(ids)} for the name), but {clip.name} reads {clip.context_length}. "
+                "Shorten the name or lower n_ctx."
+            )
+        return [tokenizer.sot_token_id, *row, tokenizer.eot_token_id]
 
     def extra_repr(self) -> str:
         """One line for `print(model)`."""
@@ -210,7 +177,7 @@ def _encode_name(clip: FrozenCLIP, name: str, ending: str = "") -> list[int]:
 
 
 def _tokenizer(clip: FrozenCLIP) -> object:
-    """CLIP's tokenizer; others lack the start token that the context stands behind."""
+    """CLIP's tokenizer; others have no start token to put the context after."""
     if not hasattr(clip.tokenizer, "sot_token_id") or not hasattr(clip.tokenizer, "encode"):
         raise PromptError(
             f"{clip.name} does not use CLIP's tokenizer, so a context cannot be placed in its "

@@ -1,4 +1,4 @@
-"""Reading learned context vectors as words, and how much of that to believe (chapter 3)."""
+"""Reading learned context vectors as words, with a control to judge that by (chapter 3)."""
 
 import pandas as pd
 import torch
@@ -10,15 +10,15 @@ from cocoop_tutorial.clip.frozen import FrozenCLIP
 def nearest_words(clip: FrozenCLIP, vectors: Tensor, count: int = 5) -> pd.DataFrame:
     """The tokens whose embeddings are nearest to each vector, by Euclidean distance.
 
-    Tokens that pretraining never met have an embedding of zeros in emoji-clip; they are left out.
+    Tokens that did not occur in pretraining have an embedding of zeros; they are left out.
 
     Args:
         clip: The backbone.
         vectors: `[M, D]`, context vectors.
-        count: Tokens a vector.
+        count: Tokens per vector.
 
     Returns:
-        One row a vector and token: `vector` (from 1), `rank`, `word`, `distance`.
+        One row per vector and token: `vector` (from 1), `rank`, `word`, `distance`.
         CoOp (2109.01134), section 4.4. Introduced in chapter 3.
     """
     table = clip.text_tower.token_embedding.weight.detach().to(vectors.dtype)  # [V, D]
@@ -37,7 +37,7 @@ def _word(clip: FrozenCLIP, token: Tensor) -> str:
 
 
 def random_like(vectors: Tensor, seed: int = 1) -> Tensor:
-    """Vectors `[M, D]` of random direction, each as long as the one it stands for."""
+    """Vectors `[M, D]` of random direction, each as long as the one that it replaces."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(vectors.shape, generator=generator).to(vectors)
     lengths = vectors.detach().norm(dim=-1, keepdim=True)

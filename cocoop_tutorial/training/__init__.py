@@ -1,4 +1,4 @@
-"""One training run: settings, batches, the loop, checkpoints that resume.
+"""One training run: its settings, batches, loop, and checkpoints to resume from.
 
-Grids of runs are in `experiments`.
+Start reading in `loop`. Grids of runs are in `experiments`, what trains is in `models`.
 """

@@ -1,24 +1,17 @@
 """`TrainConfig`: how to train, and the papers' learning rate (chapter 3)."""
 
+import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
 
 from cocoop_tutorial.errors import TrainingError, UnknownNameError, suggest
+from cocoop_tutorial.precision import PRECISIONS, Precision
 
 TRANSFORMS = ("test", "train")
-PRECISIONS = ("fp32", "bf16", "fp16", "amp")
 
-# CoCoOp (2203.05557), section 4: CoCoOp's and its CoOp's. CoCoOp kept to one image a step for
-# want of memory; larger batches give another model.
-PAPER: Mapping[str, Mapping[str, int]] = MappingProxyType(
-    {
-        "CoCoOp": MappingProxyType({"epochs": 10, "batch_size": 1}),
-        "CoOp": MappingProxyType({"epochs": 200, "batch_size": 32}),
-    }
-)
+# CoCoOp (2203.05557), section 4, for CoCoOp and for the CoOp that it is compared with. CoCoOp used
+# one image per step because more did not fit in memory; larger batches give another model.
+PAPER = {"CoCoOp": (10, 1), "CoOp": (200, 32)}  # epochs, batch size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +19,13 @@ class TrainConfig:
     """How to train: the paper's optimiser and schedule by default.
 
     Attributes:
-        epochs: Passes over the images; None takes the paper's (CoCoOp 10, CoOp 200).
-        batch_size: Images a step, over all processes together; None takes the paper's (CoCoOp 1,
-            CoOp 32).
+        epochs: Passes over the images, of which `drop_last` may leave out a few; None takes the
+            paper's number (CoCoOp 10, CoOp 200).
+        batch_size: Images per step, over all processes together; None takes the paper's number
+            (CoCoOp 1, CoOp 32).
         micro_batch: Images in one forward pass of one process; None takes all of the step's.
-            Smaller passes add up their gradients: less memory, and the same step.
+            Smaller passes add up their gradients, so the step stays the same. CoCoOp then needs
+            less memory; CoOp hardly does, because its images share their prompts.
         lr: Highest learning rate; the released code's.
         momentum: Of SGD; the released code's.
         weight_decay: Of SGD; the released code's.
@@ -38,23 +33,25 @@ class TrainConfig:
         warmup_lr: Small, because the first gradients of a new context are large.
         transform: "test" sees each image the same way in every epoch, so that its features are
             computed once; "train" takes the paper's random crops and flips, new in every epoch.
-        feature_batch: Images in one pass of the image tower. It needs no gradients, so that many
-            fit; more than 128 are no faster.
+        feature_batch: Images in one pass of the image tower. It needs no gradients, so many fit,
+            but more than 128 are no faster.
         precision: "fp32", "bf16", "fp16" (the backbone's weights are in it) or "amp" (weights in
             fp32, products in half precision); None takes what the backbone was loaded with. What
-            trains stays in fp32, and with fp16 products the loss is scaled, which the released
-            code did not do: small gradients would be lost.
+            trains stays in fp32. With fp16 products the loss is scaled, because small gradients
+            would otherwise be lost; the released code did not do this.
         drop_last: Leave out the images that do not fill the last batch of an epoch, as the
-            released code does; with fewer images than a batch they are all used.
-        seed: Of the order of the images and of their crops.
+            released code does: 840 images in batches of 32 give 26 steps, which use 832 of them,
+            chosen anew in every epoch. If all images together are fewer than a batch, they are
+            used.
+        seed: For the order of the images and for their crops.
         deterministic: Have PyTorch choose operations that give the same bits each time.
-        cuda_graph: On one GPU, record a small step once and replay it: the same kernels, the same
-            bits, without Python's time to start each. Off, every step can be debugged.
+        cuda_graph: On one GPU, record a small step once and replay it. The kernels and their bits
+            are the same, but Python need not start each one. Turn it off to debug a step.
         save_every: Steps between two checkpoints inside an epoch, when a folder is given. Each
             takes milliseconds, and a killed run repeats at most this many steps.
 
     Raises:
-        TrainingError: A number that cannot be.
+        TrainingError: A number is out of its range.
         UnknownNameError: No such transform or precision.
 
     Introduced in chapter 3; CoOp (2109.01134), section 4.1, CoCoOp (2203.05557), section 4.
@@ -95,27 +92,26 @@ class TrainConfig:
         """Fills in what is None.
 
         Args:
-            method: "CoOp", "CoCoOp", or a class of your own, which gets CoCoOp's numbers.
+            method: "CoOp", "CoCoOp", or the name of your own class, which gets CoCoOp's numbers.
             precision: What the backbone was loaded with.
 
         Returns:
-            The settings with no None but `micro_batch`.
+            The settings; only `micro_batch` may still be None.
 
         Raises:
             TrainingError: The backbone's weights are in another precision.
         """
-        paper: Mapping[str, Any] = PAPER.get(method, PAPER["CoCoOp"])
+        epochs, batch_size = PAPER.get(method, PAPER["CoCoOp"])
         wanted = self.precision or precision
-        weights = {"amp": "fp32"}
-        if weights.get(wanted, wanted) != weights.get(precision, precision):
+        if Precision(wanted).of_weights != Precision(precision).of_weights:
             raise TrainingError(
                 f"precision={wanted!r}, but the backbone was loaded in {precision!r}. "
                 f"Load it with load_clip(name, precision={wanted!r})."
             )
         return replace(
             self,
-            epochs=self.epochs or paper["epochs"],
-            batch_size=self.batch_size or paper["batch_size"],
+            epochs=self.epochs or epochs,
+            batch_size=self.batch_size or batch_size,
             precision=wanted,
         )
 
@@ -133,8 +129,12 @@ def learning_rate(epoch: int, config: TrainConfig) -> float:
     Returns:
         The rate of every step of that epoch.
     """
-    assert config.epochs is not None
     if epoch < config.warmup_epochs:
         return config.warmup_lr
     turn = math.pi * (epoch - config.warmup_epochs) / config.epochs
     return config.lr * (1 + math.cos(turn)) / 2
+
+
+def draw_seed(*what: int) -> int:
+    """A seed from numbers that say what is drawn: different numbers, unrelated draws."""
+    return int.from_bytes(hashlib.blake2b(repr(what).encode(), digest_size=8).digest()) >> 1

@@ -1,30 +1,35 @@
 """`train`: the paper's optimiser and schedule, for any prompt learner (chapter 3)."""
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cocoop_tutorial import distributed
-from cocoop_tutorial.allocator import give_back_freed_memory, keep_freed_memory
+from cocoop_tutorial.allocator import keep_freed_memory
 from cocoop_tutorial.datasets.splits import Dataset, check_names
-from cocoop_tutorial.errors import TrainingError
+from cocoop_tutorial.errors import TrainingError, memory_advice
 from cocoop_tutorial.models.prompt_learner import PromptLearner
-from cocoop_tutorial.progress import bar
 from cocoop_tutorial.text_encoder.packed.memory import fixed_budget
-from cocoop_tutorial.training.batches import FeatureSource, draw_seed, epoch_batches
-from cocoop_tutorial.training.config import TrainConfig, learning_rate
+from cocoop_tutorial.training.batches import Batch, BatchSource
+from cocoop_tutorial.training.config import TrainConfig, draw_seed, learning_rate
+from cocoop_tutorial.training.cuda_graph import RecordedSteps
+from cocoop_tutorial.training.history import History
 from cocoop_tutorial.training.state import identity, load_state, save_state
-from cocoop_tutorial.training.step import Stepper, new_state, reproducible
+from cocoop_tutorial.training.step import (
+    advice,
+    check_processes,
+    exchange,
+    new_state,
+    reproducible,
+    share_gradients,
+    training_mode,
+)
 
-__all__ = ["TrainConfig", "learning_rate", "train"]
-
-Measure = Callable[[PromptLearner], Mapping[str, float]]
-
-LOOK = {"cpu": 1, "cuda": 20}  # steps between looks at the loss: on a GPU each look waits
+OnEpochEnd = Callable[[PromptLearner], Mapping[str, float]]
 
 
 def train(
@@ -33,7 +38,7 @@ def train(
     config: TrainConfig | None = None,
     *,
     folder: str | Path | None = None,
-    measure: Measure | None = None,
+    on_epoch_end: OnEpochEnd | None = None,
 ) -> pd.DataFrame:
     """Trains the prompt, in place.
 
@@ -41,17 +46,19 @@ def train(
         model: A CoOp or CoCoOp; only its context and Meta-Net change.
         data: Its `train` images are used; its class names must be the model's.
         config: The settings; None takes the paper's.
-        folder: Where to keep a checkpoint. If there is one, the run goes on from it and ends with
-            the same bits as one that was never stopped.
-        measure: Called after each epoch with the model; what it returns joins the history.
+        folder: Where to keep a checkpoint. If there is one already, the run continues from it and
+            ends with the same bits as a run that was never stopped.
+        on_epoch_end: Called after each epoch with the model; what it returns joins the history.
 
     Returns:
-        The history, one row an epoch: `epoch` (from 1), `lr`, `loss` and `accuracy` (percent) as
-        they were while training, `images`, `seconds`, and what `measure` returned.
+        The history, with one row per epoch: `epoch` (from 1), `lr`, `loss` and `accuracy`
+        (percent) as they were while training, `images`, `seconds`, and what `on_epoch_end`
+        returned. `images` counts the images that the epoch's steps used: fewer than there are if
+        `drop_last` leaves out an incomplete last batch.
 
     Raises:
         DataError: No images, one that cannot be read, or other class names.
-        TrainingError: Nothing to train, or the loss or a parameter is no longer a number.
+        TrainingError: There is nothing to train, or the loss or a parameter is no longer a number.
         MemoryLimitError: A step does not fit; the message says which setting lowers it.
         CheckpointError: The folder cannot be written, or holds another run.
 
@@ -61,149 +68,124 @@ def train(
         raise TrainingError(f"{type(model).__name__} has nothing to train. Use CoOp or CoCoOp.")
     check_names(model, data)
     config = (config or TrainConfig()).resolved(type(model).__name__, model.clip.precision)
-    _check_processes(config)
-    with reproducible(model.clip.device, config.deterministic):
-        if model.clip.device.type == "cpu":
-            keep_freed_memory()
-        trainer = _Trainer(model, data, config, Path(folder) if folder else None)
-        try:
-            return trainer.run(measure)
-        finally:
-            give_back_freed_memory()
+    check_processes(config)
+    with reproducible(model.clip.device, config.deterministic), keep_freed_memory():
+        run = Run(model, data, config, Path(folder) if folder else None)
+        with training_mode(model), fixed_budget(run.state.budget), run.history.bar:
+            return run.to_the_end(on_epoch_end)
 
 
-def _check_processes(config: TrainConfig) -> None:
-    n, size = distributed.world_size(), config.batch_size or 1
-    if size % n:
-        raise TrainingError(
-            f"batch_size is {size}, which {n} processes cannot share evenly. "
-            f"Use batch_size={-(-size // n) * n}."
-        )
-
-
-class _Trainer:
-    """One run."""
+class Run:
+    """One training run, from its first step or from its checkpoint to the end."""
 
     def __init__(
         self, model: PromptLearner, data: Dataset, config: TrainConfig, folder: Path | None
     ) -> None:
+        """Computes or checks the images, and loads the checkpoint if there is one.
+
+        Args:
+            model: What trains.
+            data: Its `train` images are used.
+            config: The settings, resolved.
+            folder: Where to keep a checkpoint.
+        """
         self.model, self.config, self.folder = model, config, folder
-        self.device = model.clip.device
-        self.source = FeatureSource(model.clip, data.train, config)
-        batches = epoch_batches(len(data.train), 0, config)
-        self.n_steps, self.step_images = len(batches), len(batches[0])
+        self.source = BatchSource(model.clip, data.train, config)
         self.state = new_state(model, config)
-        self.step = Stepper(model, config, self.state)
+        self.optimizer, self.scaler = self.state.optimizer, self.state.scaler
         self.identity = identity(model, data, config)
-        self.pending: list[Tensor] = []  # `[2]` a step: loss and correct, not yet looked at
         if folder:
             load_state(self.state, folder, self.identity)
-            self._leave_sums_to_main()
+        self.history = History(model, self.state, config, self.source.n_steps, folder)
+        self.objective = share_gradients(Objective(model, config.precision), model.clip.device)
+        self.recorded = RecordedSteps(model, config, self.objective, self.backward)
 
-    def run(self, measure: Measure | None) -> pd.DataFrame:
-        place, config = self.state.place, self.config
-        assert config.epochs is not None
-        steps, done = config.epochs * self.n_steps, place.epoch * self.n_steps + place.step
-        silent = {} if distributed.is_main() else {"disable": True}
-        name = type(self.model).__name__
-        self.bar = bar(None, name, steps, initial=done, unit="step", **silent)
-        training = self.model.training
-        self.model.train()
-        try:
-            while place.epoch < config.epochs:
-                self._epoch(measure)
-        finally:
-            self.model.train(training)
-            self.bar.close()
-        return pd.DataFrame(place.rows)
+    def to_the_end(self, on_epoch_end: OnEpochEnd | None) -> pd.DataFrame:
+        """Takes all steps that are left; returns the history."""
+        config, progress = self.config, self.state.progress
+        while progress.epoch < config.epochs:
+            rate = learning_rate(progress.epoch, config)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            for batch in self.source.steps(progress.epoch, progress.step):
+                # What a step draws depends on its number alone, so no random state is saved.
+                seed = config.seed, progress.epoch, progress.step, distributed.rank()
+                torch.manual_seed(draw_seed(*seed))
+                self.optimizer.zero_grad(set_to_none=True)
+                sums = self.forward_backward(batch)
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                self.history.add(sums, batch.size)
+                if self.folder and self.history.checkpoint_is_due():
+                    self.history.sum_over_processes()
+                    self.save()
+                    self.history.leave_sums_to_main()
+            self.history.sum_over_processes()
+            with torch.no_grad():
+                extra = on_epoch_end(self.model) if on_epoch_end else {}
+            self.history.end_epoch(rate, extra)
+            self.save()
+        return pd.DataFrame(progress.rows)
 
-    def _epoch(self, measure: Measure | None) -> None:
-        """The rest of the epoch that the run is in."""
-        place, config = self.state.place, self.config
-        rate = learning_rate(place.epoch, config)
-        for group in self.state.optimizer.param_groups:
-            group["lr"] = rate
-        self.started = time.perf_counter()
-        for batch in self.source.steps(place.epoch, place.step):
-            # Whatever a step draws follows from its place, so that it need not be saved.
-            torch.manual_seed(draw_seed(config.seed, place.epoch, place.step, distributed.rank()))
-            self.pending.append(self.step(batch))
-            place.step += 1
-            place.images += batch.size
-            if place.step % LOOK.get(self.device.type, 1) == 0:
-                self._look()
-            if self.folder and place.step % config.save_every == 0 and place.step < self.n_steps:
-                self._save()
-            self.bar.update()
-        self._finish(rate, measure)
+    def forward_backward(self, batch: Batch) -> Tensor:
+        """Computes loss and gradients of one step.
 
-    def _look(self) -> None:
-        """Adds up the steps since the last look, and stops if one was not a number."""
-        if not self.pending:
-            return
-        place, sums = self.state.place, torch.stack(self.pending).tolist()
-        self.pending.clear()
-        for i, (loss, correct) in enumerate(sums):
-            if not abs(loss) < float("inf"):
-                self._stop(f"The loss is {loss}", place.step - len(sums) + 1 + i)
-            place.loss += loss
-            place.correct += correct
-        if self.state.scaler.is_enabled() and self.state.scaler.get_scale() < 2.0**-20:
-            self._stop("The gradients overflow however small the loss is scaled", place.step)
-        shown = sums[-1][0] * distributed.world_size() / self.step_images
-        self.bar.set_postfix(epoch=place.epoch + 1, loss=f"{shown:.3f}", refresh=False)
+        Args:
+            batch: This process's images.
 
-    def _stop(self, what: str, step: int) -> None:
-        config, place = self.config, self.state.place
-        kept = f" {self.folder} keeps the last good checkpoint." if self.folder else ""
-        half = "" if config.precision == "fp32" else ", or load the backbone with precision='fp32'"
-        raise TrainingError(
-            f"{what} in step {step} of {self.n_steps} of epoch {place.epoch + 1}. "
-            f"Lower lr (now {config.lr}){half}.{kept}"
-        )
+        Returns:
+            `[2]`: the sum of their losses, and how many of them were classified correctly.
 
-    def _check_parameters(self) -> None:
-        for name, parameter in self.state.parameters.items():
-            if not parameter.isfinite().all():
-                self._stop(f"{name} is no longer finite", self.state.place.step)
+        Raises:
+            MemoryLimitError: It does not fit.
+        """
+        with memory_advice(advice(self.model, self.config, batch)):
+            if replay := self.recorded.find(batch):
+                return replay(*batch.inputs)  # the same kernels, started by one call
+            sums = torch.zeros(2, device=batch.features.device)
+            micro_batches = batch.split(self.config.micro_batch)  # just one, by default
+            with self.model.encode_once():
+                for micro_batch in micro_batches:
+                    with exchange(self.objective, last=micro_batch is micro_batches[-1]):
+                        loss, own_sums = self.objective(*micro_batch.inputs)
+                        self.backward(loss, batch.size)
+                    sums += own_sums
+        return sums
 
-    def _settle(self) -> None:
-        """Makes `place` true of all processes, before it is saved."""
-        self._look()
-        self._check_parameters()
-        place = self.state.place
-        place.loss, place.correct = distributed.total([place.loss, place.correct], self.device)
-        place.seconds += time.perf_counter() - self.started
-        self.started = time.perf_counter()
+    def backward(self, loss: Tensor, images: int) -> None:
+        """From a sum over some images to gradients of the mean over all `images` of the step."""
+        # DistributedDataParallel averages over the processes, so their number is factored in.
+        self.scaler.scale(loss * (distributed.world_size() / images)).backward()
 
-    def _save(self) -> None:
-        self._settle()
+    def save(self) -> None:
+        """Writes a checkpoint, if there is a folder for it."""
         if self.folder and distributed.is_main():
             save_state(self.state, self.folder, self.identity)
-        self._leave_sums_to_main()
 
-    def _leave_sums_to_main(self) -> None:
-        """The sums so far are everyone's: only one process may count them again."""
-        if not distributed.is_main():
-            self.state.place.loss = self.state.place.correct = 0.0
 
-    def _finish(self, rate: float, measure: Measure | None) -> None:
-        """Ends an epoch: its row of the history, and a checkpoint."""
-        self._settle()
-        place = self.state.place
-        row = {
-            "epoch": place.epoch + 1,
-            "lr": rate,
-            "loss": place.loss / place.images,
-            "accuracy": 100 * place.correct / place.images,
-            "images": place.images,
-            "seconds": place.seconds,
-        }
-        if measure is not None:
-            with torch.no_grad(), fixed_budget(self.state.budget):
-                row |= {name: float(value) for name, value in measure(self.model).items()}
-        place.rows.append(row)
-        place.epoch, place.step, place.images = place.epoch + 1, 0, 0
-        place.loss = place.correct = place.seconds = 0.0
-        if self.folder and distributed.is_main():
-            save_state(self.state, self.folder, self.identity)
+class Objective(nn.Module):
+    """From features and labels to the loss: the module that DistributedDataParallel wraps."""
+
+    def __init__(self, model: PromptLearner, precision: str) -> None:
+        super().__init__()
+        self.model, self.mixed = model, precision == "amp"
+        # CPUs are fast in bfloat16 only, and not all GPUs are; fp16 is fast on all of them.
+        self.half = torch.float16 if model.clip.device.type == "cuda" else torch.bfloat16
+
+    def forward(self, features: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums the cross-entropy over images.
+
+        Args:
+            features: `[b, E]`.
+            labels: `[b]`.
+            weights: `[b]`: 1, or 0 for images that do not count.
+
+        Returns:
+            The sum, and `[2]`: the same without gradient, and the number of images that were
+            classified correctly.
+        """
+        with torch.autocast(features.device.type, self.half, enabled=self.mixed):
+            logits = self.model.logits_from_features(features).float()  # [b, K]
+        loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum()
+        correct = ((logits.argmax(dim=1) == labels) * weights).sum()
+        return loss, torch.stack([loss.detach(), correct])

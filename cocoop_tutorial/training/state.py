@@ -1,8 +1,8 @@
-"""A run on disk: all that it needs to go on to the same bits after being killed (chapter 3).
+"""A run on disk: all that it needs to continue to the same bits after being killed (chapter 3).
 
 The file holds the parameters, the optimiser's momentum, the loss scaler, the history so far, and
-the place in the run. Random generators need no saving: each step's draws follow from the seed and
-the place.
+the progress of the run. Random generators need not be saved, because each step's draws follow from
+the seed and the step's number.
 """
 
 import dataclasses
@@ -13,37 +13,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from cocoop_tutorial import distributed
-from cocoop_tutorial.checkpoints.prompts import write_atomic
 from cocoop_tutorial.datasets.splits import Dataset
 from cocoop_tutorial.errors import CheckpointError
+from cocoop_tutorial.files import read_tensors, remove_partial, write_tensors
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.training.config import TrainConfig
 
 FILE = "training.safetensors"
-KEY = "cocoop_tutorial"
 VERSION = 1  # of the file's layout
 
 
 @dataclass
-class Place:
-    """Where a run is, and what it has seen in the epoch that it is in.
+class Progress:
+    """How far a run is, and what it has seen in the current epoch.
 
     Attributes:
         epoch: Epochs that are finished.
-        step: Steps of the next epoch that are done.
-        loss: Sum of the losses of that epoch's images so far.
-        correct: How many of them had their true class on top.
+        step: Steps of the current epoch that are done.
+        loss: Sum of the losses of the images of these steps.
+        correct: How many of them were classified correctly.
         images: How many they are.
-        seconds: Time that epoch has taken, an earlier process's time included.
-        rows: The history: one row a finished epoch.
+        seconds: Time that the current epoch has taken, including that of a process killed in it.
+        rows: The history: one row per finished epoch.
     """
 
     epoch: int = 0
@@ -57,22 +54,22 @@ class Place:
 
 @dataclass
 class TrainState:
-    """What changes in a run.
+    """All that changes during a run.
 
     Attributes:
-        parameters: Name to parameter, of all that trains.
+        parameters: What trains, by name.
         optimizer: SGD over these parameters.
         scaler: The loss scaler; it does nothing unless enabled.
-        budget: Bytes that the text encoder may use; kept, because pieces of another size round
+        budget: Bytes that the text encoder may use. Kept because chunks of another size round
             differently.
-        place: Where the run is.
+        progress: How far the run is.
     """
 
     parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.SGD
     scaler: GradScaler
     budget: int
-    place: Place = field(default_factory=Place)
+    progress: Progress = field(default_factory=Progress)
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and their momentum, on the CPU, by name."""
@@ -86,7 +83,7 @@ class TrainState:
 
     @torch.no_grad()
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Puts what `tensors` gave back in place."""
+        """Loads what `tensors` returned."""
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"parameter.{name}"])
             if (momentum := tensors.get(f"momentum.{name}")) is not None:
@@ -107,16 +104,15 @@ def save_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> None:
     facts = {
         "version": VERSION,
         "run": run,
-        "place": dataclasses.asdict(state.place),
+        "place": dataclasses.asdict(state.progress),
         "scaler": state.scaler.state_dict(),
         "budget": state.budget,
     }
-    metadata = {"format": "pt", KEY: json.dumps(facts)}
-    write_atomic(folder / FILE, safetensors.torch.save(state.tensors(), metadata))
+    write_tensors(folder / FILE, state.tensors(), facts)
 
 
 def load_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> bool:
-    """Goes on where `save_state` left off, if there is something in the folder.
+    """Continues where `save_state` left off, if there is a checkpoint in the folder.
 
     Args:
         state: A new run, which is changed.
@@ -131,8 +127,7 @@ def load_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> bool:
     """
     content = [_read(folder / FILE) if distributed.is_main() else None]
     if distributed.is_main():
-        for part in folder.glob("tmp*.part"):  # from a process killed while it was writing
-            part.unlink(missing_ok=True)
+        remove_partial(folder / FILE)
     if distributed.active():  # the other processes may run on machines without the folder
         dist.broadcast_object_list(content)
     if content[0] is None:
@@ -140,7 +135,7 @@ def load_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> bool:
     facts, tensors = content[0]
     _check_same(facts["run"], json.loads(json.dumps(run)), folder)
     state.load_tensors(tensors)
-    state.place, state.budget = Place(**facts["place"]), facts["budget"]
+    state.progress, state.budget = Progress(**facts["place"]), facts["budget"]
     if state.scaler.is_enabled():
         state.scaler.load_state_dict(facts["scaler"])
     return True
@@ -149,23 +144,13 @@ def load_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> bool:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     if not path.is_file():
         return None
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})[KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        if facts["version"] != VERSION:
-            raise CheckpointError(
-                f"{path} has layout {facts['version']!r}; this library reads {VERSION}. "
-                "Update the library, or train in another folder."
-            )
-        return facts, tensors
-    except (KeyError, TypeError, ValueError, OSError, safetensors.SafetensorError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    facts, tensors = read_tensors(path, "Remove it to start again, or train in another folder.")
+    if facts.get("version") != VERSION:
         raise CheckpointError(
-            f"{path} is damaged or no checkpoint of a run ({error}). Remove it to start again, or "
-            "train in another folder."
-        ) from error
+            f"{path} has layout {facts.get('version')!r}; this library reads {VERSION}. "
+            "Update the library, or train in another folder."
+        )
+    return facts, tensors
 
 
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
@@ -182,11 +167,11 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) ->
 
 
 def identity(model: PromptLearner, data: Dataset, config: TrainConfig) -> dict[str, Any]:
-    """What must be the same for a run to go on: settings, model, backbone and images.
+    """What must be the same for a run to continue: settings, model, backbone and images.
 
     Args:
         model: A CoOp or CoCoOp.
-        data: Its training images; their folder may move, their names and order may not.
+        data: Its training images. Their folder may move, but their names and order must stay.
         config: The settings, resolved.
 
     Returns:

@@ -1,4 +1,4 @@
-"""`make bench` from end to end on cells of a few classes; nothing here depends on a time."""
+"""`make bench` from end to end on cells of a few classes; no check depends on a time."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from small_clips import random_features, small_clip
 from torch._dynamo import register_backend
 from train_jobs import make_data
 
-from benchmarks import contest, end_to_end, switches, text_encoder
+from benchmarks import end_to_end, interleaved, switches, text_encoder
 from cocoop_tutorial import CoCoOp, CoOp
 from cocoop_tutorial.book.speed_results import (
     AS_IT_IS,
@@ -52,7 +52,7 @@ def test_quick_run_and_what_is_read_from_it(
     quick = ("--quick", "--repeats", "2", "--patience", "1e6", "--budget", "1e6")
     first = bench(monkeypatch, tmp_path, *quick, "--only", "3x1")
     assert "K=3 B=1" in capsys.readouterr().out
-    result = bench(monkeypatch, tmp_path, *quick)  # goes on with the other cell
+    result = bench(monkeypatch, tmp_path, *quick)  # continues with the other cell
     assert [(c["classes"], c["images"]) for c in result["data"]["cells"]] == text_encoder.QUICK
     assert result["data"]["cells"][0] == first["data"]["cells"][0]
     assert "K=3 B=1" not in capsys.readouterr().out
@@ -60,7 +60,7 @@ def test_quick_run_and_what_is_read_from_it(
     for cell in result["data"]["cells"]:
         for facts in [*cell["methods"].values(), *cell["coop"].values()]:
             assert facts["skipped"] is None and facts["saved_bytes"] > 0
-            for kind in contest.KINDS:
+            for kind in interleaved.KINDS:
                 times = facts[kind]
                 assert 0 < times["low"] <= times["median"] <= times["high"]
                 assert times["repeats"] == 2
@@ -107,26 +107,26 @@ def test_counted_bytes_are_those_of_the_whole_graph(encoder: str) -> None:
     model = cocoop(encoder=encoder)
     features = random_features(model.clip, 1)
     whole = saved_bytes(lambda: model.logits_from_features(features), model)
-    assert contest.counted_saved_bytes(model, encoder) == whole
+    assert interleaved.counted_saved_bytes(model, encoder) == whole
 
 
 def test_images_one_by_one_are_the_same_step() -> None:
     model = cocoop()
     features, labels = random_features(model.clip, 3), torch.tensor([0, 4, 1])
-    rivals = [contest.Contender(model, "reference", features, labels) for _ in range(2)]
+    rivals = [interleaved.Contender(model, "reference", features, labels) for _ in range(2)]
     rivals[0].one_by_one = True
     for rival in rivals:
-        rival.watched()
+        rival.train_and_count()
         rival.inference()
-    assert all(d < 1e-5 for d in contest.differences(*rivals).values())
+    assert all(d < 1e-5 for d in interleaved.differences(*rivals).values())
     one, all_at_once = (rival.facts["saved_bytes"] for rival in rivals)
     assert abs(one / all_at_once - 1) < 0.01
 
 
 def test_coop_runs_its_text_tower_once() -> None:
     features, labels = random_features(small_clip(), 3), torch.tensor([0, 4, 1])
-    coop = contest.Contender(CoOp(small_clip(), NAMES, n_ctx=2), "packed", features, labels)
-    conditional = contest.Contender(cocoop(), "packed", features, labels)
+    coop = interleaved.Contender(CoOp(small_clip(), NAMES, n_ctx=2), "packed", features, labels)
+    conditional = interleaved.Contender(cocoop(), "packed", features, labels)
     assert conditional.operations() == 3 * coop.operations()
 
 
@@ -154,7 +154,7 @@ def test_epoch_by_part(
     options = ["--data", tmp_path / "noise", "--backbone", f"local-dir:{model_dir}", "--shots", 2]
     (first,) = epoch(monkeypatch, tmp_path, *options, "--minutes", 0)
     assert "No time left for transform train" in capsys.readouterr().out
-    cases = epoch(monkeypatch, tmp_path, *options)  # goes on with the random crops
+    cases = epoch(monkeypatch, tmp_path, *options)  # continues with the random crops
     assert cases[0] == first and [case["transform"] for case in cases] == ["test", "train"]
     for case in cases:
         assert (case["classes"], case["images"]) == (2, 4)
@@ -191,7 +191,7 @@ def turn_switches(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: objec
 def library() -> list[object]:
     """What the switches change."""
     kinds = packed_attention.ExplicitAttention, packed_attention.FusedAttention
-    return [packed.encode_names, packed_tower.ONEDNN, *kinds]
+    return [packed.encode_classes, packed_tower.ONEDNN, *kinds]
 
 
 def test_switches_change_no_number(

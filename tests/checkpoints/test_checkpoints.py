@@ -1,8 +1,6 @@
+import contextlib
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,14 +11,9 @@ from hypothesis import strategies as st
 from learners import MODELS, NAMES, assert_same, shaken
 from small_clips import small_clip
 
-from cocoop_tutorial import CoCoOp, CoOp
-from cocoop_tutorial.checkpoints.prompts import (
-    load_prompts,
-    read_prompts,
-    save_prompts,
-    write_atomic,
-)
-from cocoop_tutorial.errors import CheckpointError, MissingDataError, PromptError
+from cocoop_tutorial import CoCoOp, CoOp, load_prompts, save_prompts
+from cocoop_tutorial.checkpoints.prompts import read_prompts
+from cocoop_tutorial.errors import CheckpointError, CocoopError, MissingDataError, PromptError
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -110,14 +103,14 @@ def test_another_width_or_context_length(tmp_path: Path) -> None:
 def test_a_file_that_contradicts_itself(tmp_path: Path) -> None:
     path = save_prompts(CoCoOp(small_clip(), NAMES), tmp_path / "prompt.safetensors")
     options = {"n_ctx": 6, "ctx_init": None}
-    with pytest.raises(CheckpointError, match=r"rewritten.*ctx is \[4, 32\].*\[6, 32\]"):
+    with pytest.raises(CheckpointError, match=r"rewritten.*has 4 vectors.*n_ctx=6"):
         load_prompts(rewritten(path, options=options), small_clip())
     for changes in ({"version": 99}, {"method": "CoCoOpPlus"}):
-        with pytest.raises(CheckpointError, match="Update the library"):
+        with pytest.raises(CheckpointError, match=r"[Uu]pdate the library"):
             load_prompts(rewritten(path, **changes), small_clip())
 
 
-@pytest.mark.parametrize("fact", ["backbone", "sizes", "options", "classnames"])
+@pytest.mark.parametrize("fact", ["method", "backbone", "sizes", "options", "classnames"])
 def test_a_file_that_says_too_little(tmp_path: Path, fact: str) -> None:
     facts, state = read_prompts(save_prompts(CoOp(small_clip(), NAMES), tmp_path / "whole"))
     del facts[fact]
@@ -125,6 +118,48 @@ def test_a_file_that_says_too_little(tmp_path: Path, fact: str) -> None:
     safetensors.torch.save_file(state, less, {"cocoop_tutorial": json.dumps(facts)})
     with pytest.raises(CheckpointError, match=f"less does not say its {fact}"):
         load_prompts(less, small_clip())
+
+
+BAD = [None, True, -1, 1.5, float("inf"), "", "x", [], [1], [""], {}, {"n_ctx": None}, {"a": {}}]
+FACTS = ["version", "method", "backbone", "sizes", "options", "classnames", "training"]
+OPTIONS = ["n_ctx", "ctx_init", "allow_duplicates", "class_token_position", "class_specific", "?"]
+
+
+@given(fact=st.sampled_from(FACTS), bad=st.sampled_from(BAD))
+def test_facts_that_cannot_be(
+    fact: str, bad: object, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever is wrong with a file, the error is one of this library's."""
+    model = CoOp(small_clip(), NAMES)
+    path = save_prompts(model, tmp_path_factory.mktemp("bad") / "prompt.safetensors")
+    with contextlib.suppress(CocoopError):
+        load_prompts(rewritten(path, **{fact: bad}), model.clip)
+
+
+@given(name=st.sampled_from(OPTIONS), bad=st.sampled_from([*BAD, 10**9]))
+def test_options_that_cannot_be(
+    name: str, bad: object, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = CoOp(small_clip(), NAMES)
+    path = save_prompts(model, tmp_path_factory.mktemp("bad") / "prompt.safetensors")
+    options = model.options() | {name: bad}
+    with contextlib.suppress(CocoopError):
+        load_prompts(rewritten(path, options=options), model.clip)
+
+
+def test_a_prompt_that_is_not_finite(tmp_path: Path) -> None:
+    model = CoOp(small_clip(), NAMES)
+    path = save_prompts(model, tmp_path / "prompt.safetensors")
+    with torch.no_grad():
+        model.ctx[1, 2] = torch.nan
+    with pytest.raises(CheckpointError, match="ctx has values that are not finite"):
+        save_prompts(model, tmp_path / "other.safetensors")
+    assert not (tmp_path / "other.safetensors").exists()
+    facts, _ = read_prompts(path)
+    metadata = {"cocoop_tutorial": json.dumps(facts)}
+    safetensors.torch.save_file(model.prompt_state(), path, metadata)
+    with pytest.raises(CheckpointError, match="ctx has values that are not finite"):
+        load_prompts(path, model.clip)
 
 
 def test_missing_and_foreign_files(tmp_path: Path) -> None:
@@ -150,38 +185,7 @@ def test_a_truncated_file_is_named(cut: float, tmp_path_factory: pytest.TempPath
         load_prompts(path, model.clip)
 
 
-FULL_DISK = """
-import resource, signal, sys
-from cocoop_tutorial.checkpoints.prompts import write_atomic
-from cocoop_tutorial.errors import CheckpointError
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # no file may grow beyond this
-try:
-    write_atomic(sys.argv[1], b"new" * 1000)
-except CheckpointError as error:
-    print(error)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes")
-def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:
-    path = write_atomic(tmp_path / "prompt.safetensors", b"old")
-    command = [sys.executable, "-c", FULL_DISK, str(path)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "could not be written" in run.stdout and str(path) in run.stdout
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["prompt.safetensors"], "no half file stays"
-
-
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="could not be written"):
         save_prompts(CoOp(small_clip(), NAMES), tmp_path / "file" / "prompt.safetensors")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Unix permissions")
-def test_files_have_the_usual_permissions(tmp_path: Path) -> None:
-    usual = tmp_path / "usual"
-    usual.touch()
-    ours = write_atomic(tmp_path / "ours", b"")
-    assert os.stat(ours).st_mode == os.stat(usual).st_mode

@@ -87,7 +87,7 @@ def test_wrong_method_and_missing_weights(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingDataError, match=r"model\.safetensors"):
         CoCoOp.from_pretrained(tmp_path / "empty", small_clip())
-    with pytest.raises(MissingDataError, match="no folder here"):
+    with pytest.raises(MissingDataError, match="is not a folder"):
         CoOp.from_pretrained("three/part/name", small_clip())
 
 
@@ -124,7 +124,7 @@ def test_push_and_pull_through_a_hub_on_this_machine(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     url, missing = run.stdout.splitlines()
     assert url.startswith(f"{address}/owner/my-prompt/commit/")
-    assert "'owner/none' is no folder here" in missing
+    assert "'owner/none' is not a folder" in missing
     repo = tmp_path / "hub" / "owner" / "my-prompt"
     assert {"README.md", "config.json", "model.safetensors"} <= {p.name for p in repo.iterdir()}
 

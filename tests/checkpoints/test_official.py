@@ -1,16 +1,20 @@
 """The official code's checkpoint files; that their numbers are right is in test_parity.py."""
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from learners import MODELS, NAMES, assert_same, shaken
 from parity_world import load_world
 from small_clips import small_clip
 
-from cocoop_tutorial import CoCoOp, CoOp
-from cocoop_tutorial.checkpoints.official import load_official, read_official, save_official
+from cocoop_tutorial import CoCoOp, CoOp, load_official, save_official
+from cocoop_tutorial.checkpoints.official import read_official
 from cocoop_tutorial.errors import CheckpointError, MissingDataError
 
 
@@ -47,16 +51,40 @@ def content(model: CoOp | CoCoOp) -> dict[str, object]:
     return {"state_dict": model.prompt_state(), "epoch": 1}
 
 
-def test_schedulers_kept_as_objects_are_passed_over(tmp_path: Path) -> None:
+class RAdam(torch.optim.Adam):
+    """Dassl's own optimiser, as far as a pickle shows it."""
+
+    __module__ = "dassl.optim.radam"
+
+
+OPTIMISERS = [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, RAdam]
+
+
+@pytest.mark.parametrize("kind", OPTIMISERS, ids=lambda kind: kind.__name__)
+def test_schedulers_kept_as_objects_are_passed_over(
+    kind: type[torch.optim.Optimizer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = shaken(CoCoOp(small_clip(), NAMES))
-    optimizer = torch.optim.SGD(model.prompt_parameters().values(), lr=0.1, momentum=0.9)
+    optimizer = kind(model.prompt_parameters().values(), lr=0.1)
     model.ctx.sum().backward()
     optimizer.step()
     inner = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
     scheduler = {"successor": inner, "last_epoch": 1, "base_lrs": [0.1]}
     extra = {"optimizer": optimizer.state_dict(), "scheduler": scheduler}
-    path = written(tmp_path, content(model) | extra)
+    with monkeypatch.context() as patch:  # Dassl is installed where the file is written only
+        for name in ("dassl", "dassl.optim", "dassl.optim.radam"):
+            patch.setitem(sys.modules, name, sys.modules[__name__])
+        path = written(tmp_path, content(model) | extra)
     loaded = load_official(path, model.clip, NAMES)
+    loaded.ctx_init = model.ctx_init
+    assert_same(loaded, model)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "prompt_learner.", "module.prompt_learner."])
+def test_prefixes_of_names(prefix: str, tmp_path: Path) -> None:
+    model = shaken(CoCoOp(small_clip(), NAMES))
+    state = {prefix + name: value for name, value in model.prompt_state().items()}
+    loaded = load_official(written(tmp_path, {"state_dict": state}), model.clip, NAMES)
     loaded.ctx_init = model.ctx_init
     assert_same(loaded, model)
 
@@ -132,3 +160,51 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=str(path)):
             read_official(path)
+
+
+def test_a_tensor_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
+    model = CoOp(small_clip(), NAMES)
+    ctx = torch.zeros(1).as_strided((10**6, 10**9), (0, 0))  # some kilobytes on disk
+    with pytest.raises(CheckpointError, match="ctx claims to be larger"):
+        load_official(written(tmp_path, {"state_dict": {"ctx": ctx}}), model.clip, NAMES)
+
+
+SHAPES = [(), (3,), (4, 32), (2, 4, 32), (1, 1, 1, 1)]
+
+
+@pytest.mark.parametrize("name", ["ctx", "token_suffix", "meta_net.linear1.weight"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_tensors_of_any_shape(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+    model = CoCoOp(small_clip(), NAMES)
+    state = model.prompt_state() | {name: torch.zeros(shape)}
+    with contextlib.suppress(CheckpointError):
+        load_official(written(tmp_path, {"state_dict": state}), model.clip, NAMES)
+
+
+@settings(max_examples=200)
+@given(
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1)
+)
+def test_damage_anywhere_is_named(
+    changes: list[tuple[float, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A mutated file is refused, or what changed is not part of the prompt."""
+    model = shaken(CoOp(small_clip(), NAMES, 2))
+    path = save_official(model, tmp_path_factory.mktemp("mutated") / "model", 1)
+    data = bytearray(path.read_bytes())
+    for place, flip in changes:
+        data[int(place * len(data))] ^= flip
+    path.write_bytes(data)
+    try:
+        state = read_official(path)
+    except CheckpointError as error:
+        assert str(path) in str(error)
+    else:
+        assert torch.equal(state["ctx"], model.ctx)
+
+
+def test_a_prompt_that_is_not_finite(tmp_path: Path) -> None:
+    model = CoOp(small_clip(), NAMES)
+    path = written(tmp_path, {"state_dict": {"ctx": model.ctx.detach() * float("nan")}})
+    with pytest.raises(CheckpointError, match="ctx has values that are not finite"):
+        load_official(path, model.clip, NAMES)

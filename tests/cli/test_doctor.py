@@ -80,7 +80,7 @@ def test_report_shows_what_to_do() -> None:
     text = doctor.report(
         [Finding("python", OK, "3.11"), Finding("disk", FAIL, "0 GB", "Free 1 GB")]
     )
-    assert "OK" in text and "-> Free 1 GB" in text and "1 to mend" in text
+    assert "OK" in text and "-> Free 1 GB" in text and "1 to fix" in text
     assert "Everything is ready" in doctor.report([Finding("python", OK, "3.11")])
 
 

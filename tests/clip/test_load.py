@@ -99,7 +99,7 @@ def test_low_precision_stays_close(model_dir: Path, picture: Image.Image, precis
         low = load_clip(f"local-dir:{model_dir}", device="cpu", precision=precision)
     except DeviceError:
         pytest.skip(f"this CPU has no {precision}")
-    assert low.dtype == backbones.PRECISIONS[precision]
+    assert low.dtype == backbones.DTYPES[precision]
     image = full.preprocess(picture)[None]
     near = low.encode_image(image)
     assert near.dtype == low.dtype
@@ -135,7 +135,7 @@ def test_a_slash_in_the_models_own_name() -> None:
         ("emoji_clip", "emoji-clip"),
         ("ViT-B-16/opena", "'openai'"),
         ("ViT-B-61/openai", "ViT-B-16"),
-        ("ViT-B-16", "lacks the weights' tag"),
+        ("ViT-B-16", "does not say which weights"),
         ("ViT-B/16", "ViT-B-16/TAG"),
         ("", "Unknown backbone"),
     ],
@@ -165,9 +165,9 @@ def test_unknown_precision_and_device() -> None:
 
 def test_precision_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     # Which devices lack fp16 depends on the machine; a softmax of integers fails on all.
-    monkeypatch.setitem(backbones.PRECISIONS, "int8", torch.int8)
+    monkeypatch.setitem(backbones.DTYPES, "fp16", torch.int8)
     with pytest.raises(DeviceError, match="precision='fp32'"):
-        load_clip("ViT-B-16/random", device="cpu", precision="int8")
+        load_clip("ViT-B-16/random", device="cpu", precision="fp16")
 
 
 @pytest.mark.parametrize("name", ["coca_ViT-B-32/random", "roberta-ViT-B-32/random"])

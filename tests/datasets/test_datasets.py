@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from cocoop_tutorial import ImageFolder, Split, load_dataset, read_zhou_split
-from cocoop_tutorial.datasets import PAPER_NAMES, check_images, open_image
+from cocoop_tutorial.datasets.images import check_images
+from cocoop_tutorial.datasets.paper import NAMES as PAPER_NAMES
 from cocoop_tutorial.datasets.paper import SOURCES, folder_of
+from cocoop_tutorial.datasets.splits import open_image
 from cocoop_tutorial.errors import CocoopError, DataError, MissingDataError, UnknownNameError
 
 MakeImage = Callable[[Path, int], Path]

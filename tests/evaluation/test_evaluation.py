@@ -10,9 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from small_clips import small_clip
+from small_clips import count_encoder_calls, small_clip
 
 from cocoop_tutorial import (
+    CoCoOp,
+    CoOp,
     Evaluation,
     ImageFolder,
     Split,
@@ -47,6 +49,22 @@ def test_evaluate_equals_a_plain_loop(image_folder: Path) -> None:
     assert result.labels.tolist() == data.test.labels
     hits = (result.logits.argmax(1) == result.labels).float()
     assert float(result) == result.accuracy == pytest.approx(100 * hits.mean().item())
+
+
+@pytest.mark.parametrize(("method", "passes"), [(CoOp, 1), (CoCoOp, 3)])
+def test_prompts_that_all_images_share_are_encoded_once(
+    method: type, passes: int, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = ImageFolder(image_folder)
+    model = method(small_clip(), data.classnames, n_ctx=2, ctx_init=None)
+    whole = evaluate(model, data, "test")
+    calls = count_encoder_calls(monkeypatch)
+    logits = evaluate(model, data, "test", batch_size=3).logits  # three batches
+    assert len(calls) == passes
+    torch.testing.assert_close(logits, whole.logits, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        model.ctx.copy_(torch.randn_like(model.ctx))
+    assert not torch.allclose(evaluate(model, data, "test").logits, logits)
 
 
 def test_evaluate_takes_a_split_by_name_or_itself(image_folder: Path) -> None:

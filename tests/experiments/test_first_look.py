@@ -12,7 +12,7 @@ from PIL import Image
 from small_clips import random_features, small_clip
 
 from cocoop_tutorial import Dataset, base_new, load_clip, load_result
-from cocoop_tutorial.datasets import Split
+from cocoop_tutorial.datasets.splits import Split
 from cocoop_tutorial.experiments import first_look as look
 from cocoop_tutorial.experiments.cells import Cell
 

@@ -12,8 +12,9 @@ from PIL import Image
 from small_clips import small_clip
 
 from cocoop_tutorial import Dataset, ZeroShotCLIP, evaluate, load_clip, save_result
-from cocoop_tutorial.datasets import Split, icons
+from cocoop_tutorial.datasets import icons
 from cocoop_tutorial.datasets.icons import houses, names
+from cocoop_tutorial.datasets.splits import Split
 from cocoop_tutorial.experiments import templates, world, world_copies
 from cocoop_tutorial.experiments import world_results as read
 from cocoop_tutorial.experiments.cells import made_by

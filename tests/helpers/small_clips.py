@@ -1,11 +1,14 @@
 """Real open_clip models, small enough to build in a moment."""
 
 from functools import cache
+from typing import Any
 
+import pytest
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
 
 from cocoop_tutorial import FrozenCLIP
+from cocoop_tutorial.text_encoder.encode import ENCODERS, Encoder
 
 VIT = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1, "head_width": 32}
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}
@@ -31,3 +34,19 @@ def random_features(clip: FrozenCLIP, n: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(n, clip.embed_dim, generator=generator)
     return torch.nn.functional.normalize(drawn, dim=-1)
+
+
+def count_encoder_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that grows by the encoder's name whenever prompts go through the text tower."""
+    calls: list[str] = []
+
+    def counted(name: str, encode: Encoder) -> Encoder:
+        def run(*args: Any) -> torch.Tensor:
+            calls.append(name)
+            return encode(*args)
+
+        return run
+
+    for name, encode in list(ENCODERS.items()):
+        monkeypatch.setitem(ENCODERS, name, counted(name, encode))
+    return calls

@@ -31,14 +31,14 @@ processes.set_forkserver_preload(["pytest", "train_jobs"])
 
 
 def start_server() -> None:
-    """Starts that one; Python 3.11 does not tell it where the tests are, the environment does."""
+    """Starts it; Python 3.11 does not tell it where the tests are, so the environment must."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         forkserver.ensure_running()
 
 
 def make_data(folder: Path, each: int = 5) -> Dataset:
-    """Pictures of noise, of a colour for each class, so that there is something to learn."""
+    """Pictures of noise, with one colour per class, so that there is something to learn."""
     samples = []
     for k, name in enumerate(NAMES):
         for i in range(each):
@@ -55,7 +55,7 @@ def make_data(folder: Path, each: int = 5) -> Dataset:
 def make_model(
     method: str, seed: int = 0, weights: int = 0, precision: str = "fp32", device: str = "cpu"
 ) -> PromptLearner:
-    """A small model; `seed` of what trains, `weights` of what does not."""
+    """A small model; `seed` is for what trains, `weights` for the frozen backbone."""
     clip = small_clip(seed=weights)
     if (precision, device) != ("fp32", "cpu"):
         inner = CLIP(48, VIT, TEXT, cast_dtype=HALF.get(precision))
@@ -70,7 +70,7 @@ def make_model(
 
 
 def bits(model: PromptLearner, history: Any) -> dict[str, Any]:
-    """Everything that a run leaves behind, exactly; time is not part of it."""
+    """All results of a run, exactly, except its time."""
     state = {k: v.numpy().tobytes().hex() for k, v in model.prompt_state().items()}
     rows = history.drop(columns="seconds").to_dict("records")
     return {"state": state, "history": [{k: float(v).hex() for k, v in r.items()} for r in rows]}
@@ -87,7 +87,7 @@ def in_process(job: Callable[..., None], *args: Any) -> int | None:
 
 
 def together(job: Callable[..., None], n: int, folder: Path, *args: Any) -> list[int | None]:
-    """Runs a job in n processes that form a gloo group; it gets its rank first."""
+    """Runs a job in n processes that form a gloo group; its first argument is the rank."""
     start_server()
     meeting = folder / f"meeting-{len(list(folder.iterdir()))}"
     group = [
@@ -152,7 +152,7 @@ def run_with_memory(
     kill: int = 0,
 ) -> None:  # fmt: skip
     """Like `run`, on a machine with little or much free memory."""
-    packed_memory.MOST["cpu"] = most
+    packed_memory.MAX_BYTES["cpu"] = most
     run(method, data, folder, out, config, kill)
 
 
@@ -193,7 +193,7 @@ def run_in_little_memory(data: Path, out: Path, config: TrainConfig) -> None:
     images = replace(make_data(data), classnames=names)
     model = CoCoOp(small_clip(), names, n_ctx=2, ctx_init=None, encoder="reference")
     few = replace(images, train=Split(images.train.samples[:1]))
-    train(model, few, TrainConfig(epochs=1, batch_size=1))  # what is loaded late is loaded now
+    train(model, few, TrainConfig(epochs=1, batch_size=1))  # loads what is loaded at first use
     errors_in_little_memory([lambda: train(model, images, config)], out)
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from cocoop_tutorial import CoCoOp, CoOp, ZeroShotCLIP
 from cocoop_tutorial.errors import CheckpointError, PromptError, UnknownNameError
-from cocoop_tutorial.models.meta_net import MetaNet
+from cocoop_tutorial.models.cocoop import MetaNet
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 
 BASE = ["cat", "hot dog", "Great Wall of China", "ketch"]

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cocoop_tutorial import ZeroShotCLIP
-from cocoop_tutorial.checkpoints.official import load_official
+from cocoop_tutorial.models.official import load_official
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.text_encoder.encode import ENCODERS
 
@@ -27,7 +27,7 @@ def assert_near(actual: Tensor, wanted: Tensor, what: str) -> None:
 
 
 def sgd_steps(model: PromptLearner, world: World, name: str) -> list[float]:
-    """The steps that golden.json describes; CoCoOp sees one image a step, CoOp all."""
+    """The steps that golden.json describes; CoCoOp sees one image per step, CoOp all."""
     optimizer = torch.optim.SGD(
         model.prompt_parameters().values(), lr=0.002, momentum=0.9, weight_decay=5e-4
     )

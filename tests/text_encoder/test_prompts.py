@@ -22,7 +22,7 @@ names = st.lists(words, min_size=1, max_size=4).map("_".join)
 
 
 def official_prompt(name: str, context: torch.Tensor, position: str) -> torch.Tensor:
-    """One prompt `[N, D]` by the official recipe: placeholders, cut after them, concatenate."""
+    """One prompt `[T, D]` by the official recipe: placeholders, cut after them, concatenate."""
     clip, n_ctx = small_clip(context_length=77), len(context)
     name = name.replace("_", " ")
     text = " ".join(["X"] * n_ctx) + " " + name + "."
@@ -69,7 +69,8 @@ def test_shapes_and_name_lengths() -> None:
     assert prompts.tokens.shape == (5, 32)
     assert prompts.context_slots.shape == (5, 4)
     assert prompts.end_positions.shape == (5,)
-    assert prompts.name_lengths[:3] == [1, 2, 6]
+    around = 4 + 3  # context, start token, ".", end token
+    assert [len(sequence) - around for sequence in prompts.sequences[:3]] == [1, 2, 6]
     assert not prompts.state_dict(), "follows from names and backbone, so it is not saved"
 
 

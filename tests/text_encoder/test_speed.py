@@ -38,9 +38,10 @@ def model() -> CoCoOp:
 
 
 def test_ladder_agrees_with_the_counted_tokens() -> None:
-    steps, own = ladder(model(), images=3), model()
+    own = model()
+    steps = ladder(own.clip, own.prompts, images=3)
     for step, encoder in ((STEPS[0], "reference"), (STEPS[1], "truncated"), (STEPS[3], "packed")):
-        assert steps.tokens[step] == text_tokens(own, 3, encoder)[0]
+        assert steps.tokens[step] == text_tokens(own.prompts, 3, encoder)[0]
     layers, D = len(own.clip.text_tower.transformer.resblocks), own.clip.text_width
     tokens = steps.tokens.iloc[0]
     assert steps.operations.iloc[0] == 2 * layers * 24 * D * D * tokens
@@ -59,8 +60,9 @@ def test_each_step_of_the_ladder_is_timed(monkeypatch: pytest.MonkeyPatch) -> No
         return real(block, x, attended)
 
     monkeypatch.setattr(packed_tower.Block, "finish", finish)
-    steps = ladder(model(), images=3)
-    times = time_steps(model(), steps, repeats=2)
+    own = model()
+    steps = ladder(own.clip, own.prompts, images=3)
+    times = time_steps(own.clip, own.prompts, steps, repeats=2)
     assert list(times.index) == list(STEPS)
     assert rows == 3 * rows[: len(STEPS)]  # one round to warm up, two that count, in turns
     assert rows[:4] == steps.tokens.tolist()[:4]
@@ -81,8 +83,8 @@ def test_operators_counts_no_views() -> None:
 @pytest.mark.parametrize("kind", [CoCoOp, CoOp])
 def test_plan_grows_with_memory(kind: type) -> None:
     learner = kind(small_clip(), NAMES, n_ctx=2, ctx_init=None)
-    small, large = plan_for(learner, 64, 2**20), plan_for(learner, 64, 2**34)
-    assert large.images == 64 and large.parts == 1
+    small, large = (plan_for(learner.clip, learner.prompts, 64, n) for n in (2**20, 2**34))
+    assert large.images == 64 and large.class_chunks == 1
     assert small.images < 64
 
 

@@ -5,7 +5,7 @@ import torch
 from open_clip.model import convert_weights_to_lp
 from small_clips import KINDS, small_clip
 
-from cocoop_tutorial.errors import UnknownNameError
+from cocoop_tutorial.errors import PromptError, UnknownNameError
 from cocoop_tutorial.text_encoder.encode import ENCODERS, encode_prompts
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts, initial_context
 
@@ -30,7 +30,7 @@ def test_context_of_words_gives_the_features_of_the_text(kind: str, encoder: str
 @kinds
 def test_images_and_classes_do_not_mix(kind: str, encoder: str) -> None:
     clip = small_clip(kind)
-    prompts = ClassPrompts(clip, NAMES, 3, "middle")
+    prompts = ClassPrompts(clip, NAMES, 3, "middle", class_specific=True)
     context = torch.randn(2, 3, 3, clip.text_width) * 0.1  # [B, K, M, D]
     whole = encode_prompts(clip, context, prompts, encoder)
     assert whole.shape == (2, 3, clip.embed_dim)
@@ -82,3 +82,12 @@ def test_encoder_with_a_slip_of_the_pen() -> None:
     context = torch.zeros(1, 1, 1, clip.text_width)
     with pytest.raises(UnknownNameError, match="reference"):
         encode_prompts(clip, context, ClassPrompts(clip, ["cat"], 1), "referense")
+
+
+@pytest.mark.parametrize("specific", [False, True])
+def test_context_for_other_prompts_is_refused(specific: bool) -> None:
+    clip = small_clip()
+    prompts = ClassPrompts(clip, NAMES, 2, class_specific=specific)
+    context = torch.zeros(1, 1 if specific else len(NAMES), 2, clip.text_width)
+    with pytest.raises(PromptError, match=f"class_specific={not specific}"):
+        encode_prompts(clip, context, prompts)

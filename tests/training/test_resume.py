@@ -1,4 +1,4 @@
-"""A run that is stopped goes on to the same bits; a full disk costs nothing that was there."""
+"""A run that was stopped continues to the same bits; a full disk destroys no checkpoint."""
 
 import json
 import random
@@ -22,7 +22,7 @@ from cocoop_tutorial import TrainConfig, train
 from cocoop_tutorial.errors import CheckpointError
 from cocoop_tutorial.training.state import FILE
 
-# 15 images, 4 a step, 3 epochs: 9 steps. Blocks of 5 features straddle the steps.
+# 15 images, 4 per step, 3 epochs: 9 steps. Blocks of 5 features straddle the steps.
 CONFIG: dict[str, Any] = {
     "epochs": 3, "batch_size": 4, "lr": 0.1, "feature_batch": 5, "save_every": 2,
 }  # fmt: skip
@@ -48,14 +48,14 @@ def test_killed_at_random_steps(case: str, tmp_path: Path) -> None:
     whole, killed, folder = tmp_path / "whole.json", tmp_path / "killed.json", tmp_path / "run"
     assert in_process(run, method, tmp_path / "data", None, whole, config) == 0
     draw = random.Random(case)
-    # Each of these processes goes on from the last checkpoint and dies some steps later.
+    # Each of these processes continues from the last checkpoint and dies some steps later.
     for kill in (draw.randint(1, 3), draw.randint(3, 4), draw.randint(2, 3)):
         arguments = (method, tmp_path / "data", folder, killed, config, kill)
         assert in_process(run, *arguments) == -9
         assert not killed.exists()
     assert in_process(run, method, tmp_path / "data", folder, killed, config) == 0
     never, often = json.loads(whole.read_text()), json.loads(killed.read_text())
-    assert never["steps"] == STEPS and 0 < often["steps"] < STEPS  # it did go on
+    assert never["steps"] == STEPS and 0 < often["steps"] < STEPS  # it did continue
     assert often["history"] == never["history"]
     assert often["state"] == never["state"]
     # It counts the steps since the loss last overflowed, over all processes.
@@ -72,7 +72,7 @@ def test_free_memory_may_change_meanwhile(tmp_path: Path) -> None:
     never, once = json.loads(whole.read_text()), json.loads(killed.read_text())
     assert once["state"] == never["state"]
     assert in_process(run_with_memory, *arguments, None, whole, config, much) == 0
-    assert once["state"] != json.loads(whole.read_text())["state"]  # it was worth the care
+    assert once["state"] != json.loads(whole.read_text())["state"]  # so the budget matters
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
     before = (folder / FILE).read_bytes()
     assert in_process(run_on_full_disk, "CoOp", tmp_path / "data", folder, out, config) == 0
     kind, message = json.loads(out.read_text())
-    assert kind == "CheckpointError" and "free some space" in message and FILE in message
+    assert kind == "FileError" and "free some space" in message and FILE in message
     assert [f.name for f in folder.iterdir()] == [FILE]
     assert (folder / FILE).read_bytes() == before
     assert in_process(run, "CoOp", tmp_path / "data", folder, out, config) == 0

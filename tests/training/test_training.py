@@ -1,4 +1,4 @@
-"""The trainer: the official schedule, every setting, and what stops it."""
+"""Training: the official schedule, every setting, and what stops a run."""
 
 import json
 import math
@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
+from small_clips import count_encoder_calls
 from torch.nn import functional as F
 from train_jobs import (
     NAMES,
@@ -40,9 +41,9 @@ from cocoop_tutorial import (
 )
 from cocoop_tutorial.errors import DataError, TrainingError, UnknownNameError
 from cocoop_tutorial.models.prompt_learner import PromptLearner
-from cocoop_tutorial.training.batches import FeatureSource, epoch_batches
-from cocoop_tutorial.training.loop import learning_rate
-from cocoop_tutorial.training.step import Stepper, new_state
+from cocoop_tutorial.training import step
+from cocoop_tutorial.training.batches import Batch, BatchSource, epoch_batches
+from cocoop_tutorial.training.loop import Run, learning_rate
 
 QUICK = TrainConfig(epochs=2, batch_size=4, lr=0.1)
 
@@ -54,8 +55,11 @@ def data(tmp_path: Path) -> Dataset:
 
 def same(one: Any, other: Any) -> bool:
     """Bit by bit."""
-    a, b = one.prompt_state(), other.prompt_state()
-    return all(torch.equal(a[name], b[name]) for name in a)
+    return same_state(one.prompt_state(), other.prompt_state())
+
+
+def same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 10, 50, 200])
@@ -90,6 +94,13 @@ def test_epochs_show_every_image_once(n: int, size: int, epoch: int, drop_last: 
     assert len(shown) == n - left_out
     assert all(len(batch) == size for batch in batches[:-1])
     assert batches == epoch_batches(n, epoch, config)
+
+
+def test_history_counts_the_images_that_steps_used(data: Dataset) -> None:
+    assert len(data.train) == 15  # in batches of four, three are left over
+    for drop_last, images in ((True, 12), (False, 15)):
+        history = train(make_model("CoOp"), data, replace(QUICK, drop_last=drop_last))
+        assert set(history.images) == {images}
 
 
 def test_order_depends_on_seed_and_epoch() -> None:
@@ -138,14 +149,54 @@ def test_it_learns(method: type[PromptLearner]) -> None:
     assert list(history.epoch) == list(range(1, 7)) and set(history.images) == {48}
 
 
+@pytest.mark.parametrize("method", ["CoOp", "CoCoOp"])
 @pytest.mark.parametrize("micro_batch", [1, 3, 4, 100])
-def test_micro_batches_take_the_same_step(micro_batch: int, data: Dataset) -> None:
-    whole, parts = make_model("CoCoOp"), make_model("CoCoOp")
+def test_micro_batches_take_the_same_step(micro_batch: int, method: str, data: Dataset) -> None:
+    whole, parts = make_model(method), make_model(method)
     one = train(whole, data, QUICK)
     other = train(parts, data, replace(QUICK, micro_batch=micro_batch))
     for name, value in parts.prompt_state().items():
         torch.testing.assert_close(value, whole.prompt_state()[name], rtol=1e-4, atol=1e-6)
     assert list(other.loss) == pytest.approx(list(one.loss), rel=1e-5)
+
+
+def test_micro_batches_share_one_pass_through_the_text_tower(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = count_encoder_calls(monkeypatch)
+    for micro_batch in (1, 3, None):
+        train(make_model("CoOp"), data, replace(QUICK, micro_batch=micro_batch))
+        assert calls == ["packed"] * 6, "once per step: two epochs of three steps"
+        calls.clear()
+
+
+class Noisy(CoOp):
+    """A learner of the user's own: what CoOp says of itself need not hold for it."""
+
+    def text_features(self) -> torch.Tensor:
+        return self.encode((self.ctx + torch.randn(self.ctx.shape))[None, None])[0]
+
+
+def test_a_subclass_says_anew_what_it_can() -> None:
+    assert CoCoOp.image_conditioned and not CoOp.image_conditioned
+    assert CoOp.can_be_recorded and CoCoOp.can_be_recorded
+    assert Noisy.image_conditioned and not Noisy.can_be_recorded
+    model = Noisy(make_model("CoOp").clip, NAMES, 2)
+    with model.encode_once():
+        assert not torch.equal(model.text_features(), model.text_features())
+
+
+def test_the_way_out_of_memory_fits_the_method() -> None:
+    batch = Batch(torch.zeros(8, 48), torch.zeros(8), torch.ones(8), 8)
+    for method, encoder, micro_batch, words in (
+        ("CoCoOp", "packed", None, "Set micro_batch=4 (now 8)"),
+        ("CoCoOp", "packed", 1, "One image with 3 classes does not fit"),
+        ("CoOp", "packed", None, "The prompts of 3 classes do not fit: load the backbone in half"),
+        ("CoOp", "reference", 1, "The prompts of 3 classes do not fit: use encoder='packed'"),
+    ):
+        model = make_model(method)
+        model.encoder = encoder
+        assert step.advice(model, replace(QUICK, micro_batch=micro_batch), batch).startswith(words)
 
 
 def test_the_papers_numbers_are_the_default() -> None:
@@ -188,7 +239,7 @@ def test_random_crops_are_new_in_every_epoch_and_the_same_in_any_block(data: Dat
 
     def epochs(block: int) -> list[torch.Tensor]:
         config = replace(QUICK, transform="train", feature_batch=block, batch_size=15)
-        source = FeatureSource(clip, data.train, config)
+        source = BatchSource(clip, data.train, config)
         order = [epoch_batches(15, e, config)[0] for e in (0, 1)]
         rows = [next(iter(source.steps(e))).features for e in (0, 1)]
         return [r[torch.tensor(o).argsort()] for r, o in zip(rows, order, strict=True)]
@@ -197,7 +248,7 @@ def test_random_crops_are_new_in_every_epoch_and_the_same_in_any_block(data: Dat
     assert (one[0] - one[1]).abs().max() > 1e-3
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-    fixed = FeatureSource(clip, data.train, QUICK)
+    fixed = BatchSource(clip, data.train, QUICK)
     for batch, again in zip(fixed.steps(0), fixed.steps(0), strict=True):
         assert torch.equal(batch.features, again.features)
         assert torch.equal(batch.features.norm(dim=1).round(decimals=5), torch.ones(4))
@@ -221,20 +272,20 @@ def test_half_precision_learns_nearly_the_same(precision: str, device: str, data
         assert (value - full.prompt_state()[name]).norm() < 0.2 * moved.norm(), name
 
 
-def test_scaled_loss_backs_off_until_gradients_fit(data: Dataset) -> None:
+def test_scaled_loss_backs_off_until_gradients_fit(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "FIRST_SCALE", 2.0**40)  # overflows in fp16
     model = make_model("CoCoOp", precision="fp16")
-    config = QUICK.resolved("CoCoOp", "fp16")
-    state = new_state(model, config)
-    step, before = Stepper(model, config, state), model.prompt_state()
-    batch = next(iter(FeatureSource(model.clip, data.train, config).steps(0)))
-    step(batch)
-    state.scaler.update(2.0**40)  # overflows in fp16
-    for _ in range(40):
-        step(batch)
-    assert state.scaler.get_scale() < 2.0**40
+    run, before = Run(model, data, QUICK.resolved("CoCoOp", "fp16"), None), model.prompt_state()
+    run.to_the_end(None)
+    assert 2.0**30 < run.scaler.get_scale() < 2.0**40, "each of the six steps overflows"
+    assert same_state(before, model.prompt_state()), "a step that overflows is left out"
+    config = replace(QUICK, epochs=14).resolved("CoCoOp", "fp16")
+    Run(model, data, config, None).to_the_end(None)
     after = model.prompt_state()
     assert all(value.isfinite().all() for value in after.values())
-    assert any(not torch.equal(after[name], before[name]) for name in after)
+    assert not any(torch.equal(after[name], before[name]) for name in after)
 
 
 def test_precision_that_the_backbone_does_not_have(data: Dataset) -> None:
@@ -294,7 +345,7 @@ def test_measures_join_the_history(data: Dataset) -> None:
         return {"train": evaluate(model, data, "train"), "norm": model.ctx.norm()}
 
     model = make_model("CoOp")
-    history = train(model, data, QUICK, measure=measure)
+    history = train(model, data, QUICK, on_epoch_end=measure)
     assert seen == [model, model]
     assert history.train.iloc[-1] == evaluate(model, data, "train").accuracy
     assert history.norm.iloc[-1] == pytest.approx(model.ctx.norm().item())

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cocoop_tutorial.models.cocoop import CoCoOp
-from cocoop_tutorial.models.meta_net import MetaNet
+from cocoop_tutorial.models.cocoop import CoCoOp, MetaNet
 from cocoop_tutorial.text_encoder.encode import encode_prompts
 
 

@@ -1,4 +1,7 @@
-"""The embedded world's datasets: emoji by subject, drawn by houses the backbone never saw."""
+"""The embedded world's data sets: emoji by subject, drawn by houses that the backbone never saw.
+
+The paper's data sets are not here, but one folder up.
+"""
 
 import json
 from pathlib import Path
@@ -84,5 +87,5 @@ def verify() -> list[str]:
         if not making.is_fresh(name):
             wrong.append(f"{name}: not made, or made by an older version")
             continue
-        wrong += making.damage(name)
+        wrong += making.corrupted_files(name)
     return wrong

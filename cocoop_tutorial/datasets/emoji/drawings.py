@@ -17,6 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from cocoop_tutorial.datasets.emoji import sources
+from cocoop_tutorial.errors import needs_extra
 
 SIZE = 96  # pixels; above the 64 of the model, so that turning and zooming stays sharp
 FORMAT = 1  # raise it when the pixels of the cache change
@@ -39,8 +40,8 @@ class Drawings:
 
 def rasterise(package: str, icon: str, size: int = SIZE) -> np.ndarray:
     """Renders one drawing to [size, size, 4] uint8 RGBA."""
-    import resvg_py
-
+    with needs_extra("embedded"):
+        import resvg_py
     png = bytes(resvg_py.svg_to_bytes(svg_string=sources.svg(package, icon, size)))
     image = Image.open(io.BytesIO(png)).convert("RGBA")
     return np.asarray(image.resize((size, size)) if image.size != (size, size) else image)
@@ -64,7 +65,9 @@ def _names(package: str) -> dict[str, str]:
 def fingerprint(package: str) -> str:
     """Changes with the package's content, the renderer or the cache's format."""
     entry = sources.lock()[f"@iconify-json/{package}"]
-    parts = [entry["integrity"], version("resvg_py"), SIZE, FORMAT, sorted(_names(package).items())]
+    with needs_extra("embedded"):
+        renderer = version("resvg_py")
+    parts = [entry["integrity"], renderer, SIZE, FORMAT, sorted(_names(package).items())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -286,7 +286,7 @@ def is_fresh(name: str) -> bool:
         return False
 
 
-def damage(name: str) -> list[str]:
+def corrupted_files(name: str) -> list[str]:
     """Compares every image of a fresh dataset with its digest; what is missing or changed."""
     wrong = []
     digests = json.loads((folder(name) / "meta.json").read_text())["sha256"]
@@ -302,7 +302,7 @@ def damage(name: str) -> list[str]:
 def build(progress: bool = True, names: tuple[str, ...] = NAMES) -> None:
     """Installs the packages, renders the drawings, makes what is missing, stale or damaged."""
     sources.install()
-    stale = [n for n in names if not is_fresh(n) or damage(n)]
+    stale = [n for n in names if not is_fresh(n) or corrupted_files(n)]
     if not stale:
         return
     drawings.render(evaluation_packages(), progress)

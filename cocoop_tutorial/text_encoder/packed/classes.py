@@ -1,7 +1,7 @@
-"""What the packed encoder knows before it sees an image: constants of backbone and class list.
+"""What the packed encoder computes before it sees an image, from backbone and class list alone.
 
-They are computed once, kept while the backbone or the class list lives, and computed again when
-the backbone's weights have changed or moved (chapter 5).
+These constants are computed once, kept as long as the backbone and the class list, and computed
+again when the backbone's weights have changed or moved (chapter 5).
 """
 
 import warnings
@@ -13,13 +13,8 @@ import torch
 from torch import Tensor
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.text_encoder.packed.layout import (
-    Layout,
-    build_layout,
-    shared_prefix,
-    token_paths,
-)
-from cocoop_tutorial.text_encoder.packed.tower import PackedTower, obstacle
+from cocoop_tutorial.text_encoder.packed.layout import Layout, build_layout
+from cocoop_tutorial.text_encoder.packed.tower import PackedTower, unsupported_reason
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts
 
 _towers: WeakKeyDictionary[FrozenCLIP, dict] = WeakKeyDictionary()
@@ -27,16 +22,16 @@ _lists: WeakKeyDictionary[ClassPrompts, "ClassList"] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
-class Names:
-    """Some classes as the tower reads them.
+class PackedClasses:
+    """Some classes as the tower reads them: G tiles of R tokens.
 
     Attributes:
         layout: Where each token stands.
         classes: `[k]`, which classes these are.
-        words: `[N, D]`, embedded tokens with their positions; for the context, positions only.
-        first: `[N, 3 D]`, the first layer's queries, keys and values, the context's left open.
-        mask: `[T, 1, R, P + R]`, 0 or minus infinity.
-        end_mask: `[T, 1, Q, P + R]`, the same for the end tokens.
+        words: `[G * R, D]`, embedded tokens plus positions; where the context goes, positions only.
+        first: `[G * R, 3 D]`, the first layer's queries, keys and values, except the context's.
+        mask: `[G, 1, R, P + R]`, 0 or minus infinity.
+        end_mask: `[G, 1, Q, P + R]`, the same for the end tokens.
     """
 
     layout: Layout
@@ -48,50 +43,50 @@ class Names:
 
 
 class ClassList:
-    """A class list for one tower, cut into as many parts as memory asks for.
+    """A class list for one tower, cut into as many chunks as memory requires.
 
     Attributes:
         tower: The frozen text tower.
-        paths: The tokens of each class behind the shared prefix.
-        prefix: Context tokens that all classes share.
-        specific: Each class has a context of its own.
-        order: `[K]`, brings the parts' features, one part after another, back to the list's order.
+        prefix: Context vectors that all classes share.
+        paths: The tokens of each class after the prefix, with context vectors as -1 - i.
     """
 
-    def __init__(self, tower: PackedTower, prompts: ClassPrompts, specific: bool) -> None:
+    def __init__(self, tower: PackedTower, prompts: ClassPrompts) -> None:
         """Reads the class names' tokens."""
-        self.tower, self.specific = tower, specific
-        self.prefix = shared_prefix(prompts, specific)
-        self.paths = token_paths(prompts, self.prefix, specific)
+        self.tower, self.prefix = tower, prompts.prefix
+        self.paths = [sequence[1 + self.prefix :] for sequence in prompts.sequences]
         self.device = prompts.tokens.device
-        self._parts: list[Names] = []
-        self.order = torch.arange(len(self.paths))
+        self._chunks: tuple[list[PackedClasses], Tensor] = [], torch.arange(0)
 
     def __len__(self) -> int:
         """K."""
         return len(self.paths)
 
     def bytes_per_image(self, grad: bool) -> int:
-        """Memory for one image with all classes, a little on the safe side."""
-        widths = 12 + 9 * len(self.tower.blocks) * grad  # at work; kept for backward
-        places = self.prefix + sum(map(len, self.paths))
-        return places * self.tower.width * self.tower.dtype.itemsize * widths
+        """Memory for one image with all classes, rounded up a little."""
+        widths = 12 + 9 * len(self.tower.blocks) * grad  # in use; kept for backward
+        tokens = self.prefix + sum(map(len, self.paths))
+        return tokens * self.tower.width * self.tower.dtype.itemsize * widths
 
-    def parts(self, n: int) -> list[Names]:
-        """The classes in n parts of about the same size; the last answer is remembered."""
-        if len(self._parts) != n:
-            ordered = sorted(range(len(self)), key=self.paths.__getitem__)  # names alike together
+    def chunks(self, n: int) -> tuple[list[PackedClasses], Tensor]:
+        """The classes in n chunks of about the same size; the last answer is remembered.
+
+        Returns:
+            The chunks, and `[K]`: the order that brings their features, one chunk after another,
+            back to the order of the classes.
+        """
+        if len(self._chunks[0]) != n:
+            ordered = list(range(len(self)))
+            if n > 1:  # names that begin alike go into the same chunk
+                ordered.sort(key=self.paths.__getitem__)
             cuts = [len(self) * i // n for i in range(n + 1)]
-            groups = [ordered[a:b] for a, b in pairwise(cuts)]
-            if n == 1:
-                groups = [range(len(self))]
-            # Not in inference mode even if the caller is: the constants outlive it.
+            # Not in inference mode even if the caller is, because the constants outlive it.
             with torch.inference_mode(False), torch.no_grad():
-                self._parts = [self._names(list(group)) for group in groups]
-                self.order = torch.cat([part.classes for part in self._parts]).argsort()
-        return self._parts
+                chunks = [self._pack(ordered[a:b]) for a, b in pairwise(cuts)]
+                self._chunks = chunks, torch.cat([c.classes for c in chunks]).argsort()
+        return self._chunks
 
-    def _names(self, classes: list[int]) -> Names:
+    def _pack(self, classes: list[int]) -> PackedClasses:
         paths = {k: self.paths[k] for k in classes}
         layout = build_layout(paths, self.prefix, self.tower.width)
         tensors = {
@@ -100,14 +95,14 @@ class ClassList:
             if isinstance(value := getattr(layout, f.name), Tensor)
         }
         layout = Layout(shape=layout.shape, prefix=layout.prefix, **tensors)
-        words = self.tower.words(layout.tokens)  # [N, D]
+        words = self.tower.words(layout.tokens)  # [G * R, D]
         words[layout.slots] = 0
-        words += self.tower.places(layout.positions)
+        words += self.tower.embed_positions(layout.positions)
         mask = torch.zeros(layout.sees.shape, dtype=self.tower.dtype, device=self.device)
-        mask.masked_fill_(~layout.sees, float("-inf"))  # [T, R, P + R]
-        end_mask = mask.flatten(0, 1)[layout.ends]  # [T * Q, P + R]
-        end_mask = end_mask.view(len(mask), -1, mask.shape[-1])  # [T, Q, P + R]
-        return Names(
+        mask.masked_fill_(~layout.sees, float("-inf"))  # [G, R, P + R]
+        end_mask = mask.flatten(0, 1)[layout.ends]  # [G * Q, P + R]
+        end_mask = end_mask.view(len(mask), -1, mask.shape[-1])  # [G, Q, P + R]
+        return PackedClasses(
             layout=layout,
             classes=torch.tensor(classes, device=self.device),
             words=words,
@@ -118,40 +113,33 @@ class ClassList:
 
 
 def packed_tower(clip: FrozenCLIP, prompts: ClassPrompts, dtype: torch.dtype) -> PackedTower | None:
-    """The tower in the precision `dtype`, from memory if its weights are the same as then.
+    """The tower in the precision `dtype`; built again only if its weights have changed.
 
     Returns:
-        None if the tower cannot be packed; a warning says why, once.
+        None if the tower cannot be packed. A warning says why, once.
     """
     state = tuple(map(_version, text_parameters(clip)))
     towers = _towers.setdefault(clip, {})
     if dtype not in towers or towers[dtype][0] != state:
-        if reason := obstacle(clip):
-            message = f"{clip.name} takes the published, slow text encoder: {reason}."
+        if reason := unsupported_reason(clip):
+            message = f"{clip.name} uses the published, slow text encoder, because {reason}."
             warnings.warn(message, stacklevel=5)
         with torch.inference_mode(False), torch.no_grad():
-            start_token = int(prompts.tokens[0, 0])
+            start_token = prompts.sequences[0][0]
             towers[dtype] = state, None if reason else PackedTower(clip, start_token, dtype)
     return towers[dtype][1]
 
 
-def class_list(tower: PackedTower, prompts: ClassPrompts, context: Tensor) -> ClassList:
-    """The class list's constants, from memory if tower and kind of context are the same.
-
-    Args:
-        tower: The frozen text tower.
-        prompts: The class names.
-        context: `[B, K or 1, M, D]`, of which only K or 1 counts.
-    """
-    specific = context.shape[1] > 1
-    names = _lists.get(prompts)
-    if names is None or names.tower is not tower or names.specific != specific:
-        names = _lists[prompts] = ClassList(tower, prompts, specific)
-    return names
+def class_list(tower: PackedTower, prompts: ClassPrompts) -> ClassList:
+    """The class list's constants, computed once per tower."""
+    classes = _lists.get(prompts)
+    if classes is None or classes.tower is not tower:
+        classes = _lists[prompts] = ClassList(tower, prompts)
+    return classes
 
 
 def text_parameters(clip: FrozenCLIP) -> list[Tensor]:
-    """The text tower's weights, without the image tower's where one module holds both."""
+    """The text tower's weights, without the image tower's if one module holds both."""
     tower = clip.text_tower
     modules = [tower.token_embedding, tower.transformer, tower.ln_final]
     if isinstance(tower.text_projection, torch.nn.Module):
@@ -162,6 +150,6 @@ def text_parameters(clip: FrozenCLIP) -> list[Tensor]:
 
 
 def _version(weight: Tensor) -> tuple[int, int, bool]:
-    """Changes when a weight is replaced, moved, written to in place, or set free to train."""
+    """Changes when a weight is replaced, moved, written to in place, or made trainable."""
     version = 0 if weight.is_inference() else weight._version
     return weight.data_ptr(), version, weight.requires_grad

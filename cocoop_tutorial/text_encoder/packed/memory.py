@@ -10,11 +10,11 @@ import psutil
 import torch
 
 GIB = 1024**3
-# A share of what is free, and no more than this: on a CPU larger pieces are not faster, and a GPU
-# of 16 GB must do. Backward at work adds about a quarter to it.
-MOST = {"cpu": 5 * GIB // 4, "cuda": 8 * GIB}
-SHARE = 0.5
-PIECES = 4  # when not all fits: so many pieces at once, one of them at work
+# The encoder takes a fraction of what is free, but at most this: larger chunks are not faster on a
+# CPU, and a GPU of 16 GB must be enough. While backward runs, it needs about a quarter more.
+MAX_BYTES = {"cpu": 5 * GIB // 4, "cuda": 8 * GIB}
+FREE_FRACTION = 0.5
+CHUNKS = 4  # held at once when not all fit: one that is being computed, the rest for backward
 
 _fixed: ContextVar[int | None] = ContextVar("fixed budget", default=None)
 
@@ -24,22 +24,22 @@ class Plan:
     """How a batch is cut.
 
     Attributes:
-        images: Images in a piece.
-        parts: Parts of the class list, more than 1 only if one image is too large.
-        kept: Pieces whose intermediate results stay for backward; the rest is computed again.
+        images: Images per chunk.
+        class_chunks: Chunks of the class list, more than 1 only if one image is too large.
+        kept: Chunks whose intermediate results stay for backward; the others are computed again.
     """
 
     images: int
-    parts: int
+    class_chunks: int
     kept: int
 
 
 @contextlib.contextmanager
 def fixed_budget(budget: int) -> Iterator[None]:
-    """Lets the encoder use `budget` bytes, whatever becomes free or taken meanwhile.
+    """Lets the encoder use `budget` bytes, however much memory is free meanwhile.
 
-    Pieces of another size round differently in the last bit: a run that must repeat bit by bit
-    may not let other programs decide.
+    Chunks of another size differ in the last bit, so a run that must repeat bit by bit cannot
+    depend on the memory that other programs leave.
     """
     token = _fixed.set(budget)
     try:
@@ -54,27 +54,27 @@ def memory_budget(device: torch.device) -> int:
         return fixed
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # PyTorch holds freed blocks back from the driver: they are free for us.
+        # PyTorch keeps freed blocks, which the driver does not count as free.
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     else:
         free = psutil.virtual_memory().available
-    return int(min(SHARE * free, MOST.get(device.type, MOST["cpu"])))
+    return int(min(FREE_FRACTION * free, MAX_BYTES.get(device.type, MAX_BYTES["cpu"])))
 
 
 def make_plan(budget: int, images: int, bytes_per_image: int, classes: int, grad: bool) -> Plan:
-    """Cuts a batch so that what is in memory at once stays within the budget.
+    """Cuts a batch so that what is in memory at the same time stays within the budget.
 
     Args:
         budget: Bytes, from `memory_budget`.
         images: B.
         bytes_per_image: What one image needs with all its classes.
         classes: K.
-        grad: A backward pass follows.
+        grad: Whether a backward pass follows.
     """
     if images * bytes_per_image <= budget:
-        return Plan(images, parts=1, kept=1)
-    piece = budget / PIECES if grad else budget
-    group = min(images, int(piece // bytes_per_image))
+        return Plan(images, class_chunks=1, kept=1)
+    chunk = budget / CHUNKS if grad else budget
+    group = min(images, int(chunk // bytes_per_image))
     if group:
-        return Plan(group, parts=1, kept=PIECES - 1)
-    return Plan(1, parts=min(classes, math.ceil(bytes_per_image / piece)), kept=PIECES - 1)
+        return Plan(group, class_chunks=1, kept=CHUNKS - 1)
+    return Plan(1, class_chunks=min(classes, math.ceil(bytes_per_image / chunk)), kept=CHUNKS - 1)

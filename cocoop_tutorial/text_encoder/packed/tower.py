@@ -18,7 +18,8 @@ from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.text_encoder.truncated import is_causal
 
 # On x86, oneDNN's large float32 products are a tenth faster than MKL's ("rates" in
-# results/bench_text_encoder_cpu*.json), small ones more; without AVX2 nobody has measured.
+# results/bench_text_encoder_cpu*.json), and small ones even more. CPUs without AVX2 have not been
+# measured.
 ONEDNN = (
     torch.backends.mkldnn.is_available()
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -29,9 +30,8 @@ ONEDNN = (
 class FrozenLinear:
     """`x W' + b` with a weight that never trains, by the faster of a CPU's two libraries.
 
-    oneDNN wants its weights in an order of its own, and would bring them into it at every call:
-    so the frozen weight is kept that way, and its transpose for backward as well, from the first
-    call that needs them.
+    oneDNN has its own order for weights and would reorder them at every call. So the frozen weight
+    is kept in that order from the first call that needs it, and for backward its transpose too.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -52,7 +52,7 @@ class FrozenLinear:
         return stream + self(x)
 
     def by_onednn(self, x: Tensor) -> bool:
-        """Whether the product is oneDNN's; the compiler picks a library by itself."""
+        """Whether to use oneDNN; torch.compile chooses a library by itself."""
         same = x.dtype == self.weight.dtype == torch.float32
         return ONEDNN and same and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
@@ -61,7 +61,7 @@ class FrozenLinear:
         return FrozenLinear(self.weight[part], None if self.bias is None else self.bias[part])
 
     def product(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
-        """Computes x W' + b, and adds it to the stream; nothing is kept for backward."""
+        """Computes x W' + b and adds it to the stream; keeps nothing for backward."""
         if not self.by_onednn(x):
             out = F.linear(x, self.weight, self.bias)
             return out if stream is None else out.add_(stream)
@@ -71,7 +71,7 @@ class FrozenLinear:
         return torch.ops.mkldnn._linear_pointwise.binary(x, stream, weight, self.bias, "add")
 
     def input_gradient(self, grad: Tensor) -> Tensor:
-        """The output's gradient times W; the weight needs none."""
+        """The output's gradient times W; the weight itself needs no gradient."""
         if not self.by_onednn(grad):
             return grad @ self.weight
         weight = self.onednn_weight(transposed=True)
@@ -106,8 +106,8 @@ class OneDNNProduct(torch.autograd.Function):
 class FrozenPerceptron(torch.autograd.Function):
     """A block's frozen MLP, added to the stream.
 
-    In one piece, because backward may then write the activation's gradient where its own is: at
-    such sizes a step waits for memory more than for the activation's arithmetic.
+    It is one function so that backward can overwrite one gradient with the next, because at such
+    sizes a step waits for memory more than for the activation's arithmetic.
     """
 
     @staticmethod
@@ -145,7 +145,7 @@ class Gelu:
 
 
 class QuickGelu:
-    """OpenAI's activation, x * sigmoid(1.702 x), keeping one tensor for backward and not two."""
+    """OpenAI's activation, x * sigmoid(1.702 x), with one tensor kept for backward, not two."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[...]` to `[...]`."""
@@ -171,7 +171,7 @@ class Block:
     activation: Gelu | QuickGelu
 
     def norm(self, x: Tensor) -> Tensor:
-        """What queries, keys and values are made of: `[..., D]` to `[..., D]`."""
+        """The input of queries, keys and values: `[..., D]` to `[..., D]`."""
         return self.ln_1(x).to(self.qkv.weight.dtype)
 
     def project(self, x: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ class Block:
         return self.qkv(self.norm(x))
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """All that follows attention: `[..., D]`, `[..., D]` to `[..., D]`."""
+        """Everything after attention: `[..., D]`, `[..., D]` to `[..., D]`."""
         x = self.out.added_to(x, attended)
         normed = self.ln_2(x).to(self.up.weight.dtype)
         if torch.compiler.is_compiling() or x.dtype != normed.dtype:
@@ -194,11 +194,11 @@ class PackedTower:
         blocks: The residual blocks.
         heads: H.
         width: D.
-        starts: For each block, `[2 D]`: key and value of the start token, the same in all prompts.
+        starts: For each block, `[2 D]`: the start token's key and value, which no prompt changes.
     """
 
     def __init__(self, clip: FrozenCLIP, start_token: int, dtype: torch.dtype) -> None:
-        """Gathers the weights (copies only if `dtype` is not theirs)."""
+        """Gathers the weights; copies them only if they are not in `dtype`."""
         self.tower = clip.text_tower
         self.dtype = dtype
         self.blocks = [_read_block(b, dtype) for b in self.tower.transformer.resblocks]
@@ -214,14 +214,14 @@ class PackedTower:
         self.starts = self._start_keys(self.embed(start, torch.zeros_like(start)))
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Ids and places `[...]` to the sum of their embeddings, `[..., D]`."""
-        return self.words(tokens) + self.places(positions)
+        """Ids and positions `[...]` to the sum of their embeddings, `[..., D]`."""
+        return self.words(tokens) + self.embed_positions(positions)
 
     def words(self, tokens: Tensor) -> Tensor:
         """Embedded tokens: `[...]` to `[..., D]`."""
         return self.tower.token_embedding(tokens).to(self.stream_dtype)
 
-    def places(self, positions: Tensor) -> Tensor:
+    def embed_positions(self, positions: Tensor) -> Tensor:
         """Embedded positions: `[...]` to `[..., D]`."""
         return self.tower.positional_embedding[positions].to(self.stream_dtype)
 
@@ -231,7 +231,7 @@ class PackedTower:
         return self.tower.transformer.get_cast_dtype()
 
     def _start_keys(self, x: Tensor) -> list[Tensor]:
-        """Runs the start token `[1, D]`, which sees itself only: attention returns its value."""
+        """Runs the start token `[1, D]`. It sees only itself, so attention returns its value."""
         keys = []
         for block in self.blocks:
             kv = block.kv(block.norm(x))  # [1, 2 D]
@@ -247,8 +247,8 @@ class PackedTower:
         return F.normalize(x, dim=-1)
 
 
-def obstacle(clip: FrozenCLIP) -> str | None:
-    """Why a text tower cannot be packed, in words; None if it can."""
+def unsupported_reason(clip: FrozenCLIP) -> str | None:
+    """Why a text tower cannot be packed, as half a sentence; None if it can."""
     tower = clip.text_tower
     blocks = getattr(tower.transformer, "resblocks", [])
     if not is_causal(tower.attn_mask):
@@ -263,11 +263,11 @@ def obstacle(clip: FrozenCLIP) -> str | None:
 
 
 def _is_plain(block: nn.Module) -> bool:
-    """Whether a block computes what `Block` does, no more and no less."""
+    """Whether a block computes exactly what `Block` does."""
     if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
         return False
     attn, mlp = block.attn, block.mlp
-    linears = [mlp.c_fc, mlp.c_proj]  # quantised or adapted layers are other classes
+    linears = [mlp.c_fc, mlp.c_proj]  # quantised or adapted layers are of other types
     return (
         type(attn) is nn.MultiheadAttention
         and attn.in_proj_weight is not None
@@ -298,7 +298,7 @@ def _read_block(block: nn.Module, dtype: torch.dtype) -> Block:
 
 
 def _freeze(pair: tuple[Tensor, Tensor | None], dtype: torch.dtype) -> FrozenLinear:
-    """Weight and bias in another type, cut off from autograd."""
+    """Weight and bias in another type, detached from autograd."""
     weight, bias = pair
     bias = None if bias is None else bias.detach().to(dtype)
     return FrozenLinear(weight.detach().to(dtype), bias)

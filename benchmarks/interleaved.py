@@ -6,6 +6,7 @@ Notation: B images, K classes.
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,18 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cocoop_tutorial import CoCoOp, load_result
+from cocoop_tutorial import load_result
 from cocoop_tutorial.errors import MissingDataError
 from cocoop_tutorial.measure import Times, peak_bytes, saved_bytes, seconds
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.results import provenance
 from cocoop_tutorial.text_encoder.cost import text_operations, text_tokens
 from cocoop_tutorial.training.cuda_graph import RecordedPass
-from cocoop_tutorial.training.step import Objective
+from cocoop_tutorial.training.loop import Objective
 
 KINDS = ("train", "inference")
-LONG = 20.0  # seconds: a step this long needs no warming up, and its first run is timed
-TURN = 1.5  # a training step and an inference pass, in training steps
+LONG = 20.0  # seconds: such a long step needs no warm-up, so its first run is timed
+TURN = 1.5  # the time of a training step and an inference pass, in training steps
 
 
 @dataclass
@@ -36,13 +37,15 @@ class Contender:
         encoder: "reference", "truncated" or "packed".
         features: `[B, E]`, normalised image features.
         labels: `[B]`.
-        recorded: The training step is replayed from a CUDA graph; inference is left out.
-        one_by_one: Each image has a backward pass of its own, for the graphs of all do not fit.
-        facts: What is counted and measured, as it is saved.
+        recorded: Whether the training step is replayed from a CUDA graph; then there is no
+            inference pass.
+        one_by_one: Whether each image has its own backward pass, because the graphs of all images
+            do not fit in memory.
+        facts: What is counted and measured, in the form in which it is saved.
         times: Seconds of each training step and inference pass.
-        numbers: Logits, and the gradients joined, of the latest run.
+        numbers: Logits and gradients (in one vector) of the latest run.
         repeats: How many turns it takes.
-        brief: A step is short enough for what the rivals left behind to show in its time.
+        brief: Whether a step is so short that caches left by the other contenders slow it down.
         replay: The recorded step, from the first turn on.
     """
 
@@ -60,14 +63,15 @@ class Contender:
     replay: RecordedPass | None = None
 
     def __post_init__(self) -> None:
-        # CoOp's prompts are the same for all images: its text tower runs once.
-        B = len(self.labels) if isinstance(self.model, CoCoOp) else 1
-        self.facts["tokens"] = text_tokens(self.model, B, self.encoder)[0]
+        # Prompts that are the same for all images go through the text tower once.
+        B = len(self.labels) if self.model.image_conditioned else 1
+        self.facts["tokens"] = text_tokens(self.model.prompts, B, self.encoder)[0]
         for kind in KINDS:
-            work = text_operations(self.model, B, self.encoder, train=kind == "train")
+            counted = self.model.clip, self.model.prompts, B, self.encoder
+            work = text_operations(*counted, train=kind == "train")
             self.facts[f"{kind}_operations"] = work
         self.facts["skipped"] = None
-        if self.encoder != "packed":  # which cuts itself to what fits
+        if self.encoder != "packed":  # the packed one cuts its work to what fits
             image = counted_saved_bytes(self.model, self.encoder)
             free = free_bytes(self.features.device)
             self.facts["saved_bytes"], self.facts["saved_bytes_counted"] = B * image, True
@@ -77,17 +81,17 @@ class Contender:
         self.facts["one_by_one"] = self.one_by_one
 
     def operations(self) -> int:
-        """Of a training step and an inference pass."""
+        """How many a training step and an inference pass have together."""
         return sum(self.facts[f"{kind}_operations"] for kind in KINDS)
 
     def loss(self, rows: slice) -> Tensor:
-        """A part of the mean loss, of some images."""
+        """What some images contribute to the mean loss."""
         logits = self.model.logits_from_features(self.features[rows])
         return F.cross_entropy(logits, self.labels[rows], reduction="sum") / len(self.labels)
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What it takes part in."""
+        """What is measured."""
         return KINDS[:1] if self.recorded else KINDS
 
     def train(self) -> None:
@@ -101,16 +105,16 @@ class Contender:
             self.replay(*inputs)
         else:
             self.model.zero_grad()
-            for rows in self._parts():
+            for rows in self._micro_batches():
                 self.loss(rows).backward()
         self._keep_gradients()
 
-    def watched(self) -> None:
-        """A training step that counts the bytes it saves for backward."""
+    def train_and_count(self) -> None:
+        """A training step that also counts the bytes saved for backward."""
         self.model.encoder = self.encoder
         self.model.zero_grad()
         saved = 0
-        for rows in self._parts():
+        for rows in self._micro_batches():
             graph: list[Tensor] = []
             saved += saved_bytes(lambda: graph.append(self.loss(rows)), self.model)  # noqa: B023
             graph.pop().backward()
@@ -124,16 +128,16 @@ class Contender:
             self.numbers["logits"] = self.model.logits_from_features(self.features)
 
     def warm_up(self, least: int, most: int, budget: float) -> None:
-        """The first step: bytes and peak, and from its time how often to repeat.
+        """Runs the first step: counts bytes, and decides from its time how often to repeat.
 
         Args:
-            least: Repeats at least.
-            most: And at most.
+            least: Smallest number of repeats.
+            most: Largest number of repeats.
             budget: Seconds for the repeats.
         """
         peaks: list[tuple[int, int]] = []
         device = self.features.device
-        first = seconds(lambda: peaks.append(peak_bytes(self.watched, device)), device)
+        first = seconds(lambda: peaks.append(peak_bytes(self.train_and_count, device)), device)
         self.facts["peak_rise_bytes"], self.facts["peak_process_bytes"] = peaks[0]
         self.brief = first < LONG
         if not self.brief:
@@ -143,8 +147,8 @@ class Contender:
     def run(self, turn: int) -> None:
         """One training step and one inference pass.
 
-        In use, a step follows its like. So a brief one runs once untimed before it is timed:
-        that one pays for caches and pages that a rival's turn has taken.
+        In use, one step follows another of the same kind. So a brief step first runs once without
+        being timed, because it has to refill the caches that another contender's turn has used.
         """
         for kind in self.kinds:
             step = getattr(self, kind)
@@ -154,7 +158,7 @@ class Contender:
                 step()
             self.times[kind].append(seconds(step, self.features.device))
 
-    def _parts(self) -> list[slice]:
+    def _micro_batches(self) -> list[slice]:
         if not self.one_by_one:
             return [slice(None)]
         return [slice(i, i + 1) for i in range(len(self.labels))]
@@ -171,12 +175,12 @@ def compete(
     budget: float,
     each_turn: Callable[[], None],
 ) -> None:
-    """All take turns, so that a busy moment of the machine hits all alike.
+    """Lets all take turns, so that a busy moment of the machine affects all alike.
 
     Args:
-        contenders: Name to contender; the facts of each are filled in.
-        least: Repeats at least.
-        most: And at most.
+        contenders: Contenders by name; the facts of each are filled in.
+        least: Smallest number of repeats.
+        most: Largest number of repeats.
         budget: Seconds for the repeats of each.
         each_turn: Called before each round of turns, to measure what they are compared with.
     """
@@ -206,8 +210,8 @@ def differences(one: Contender, other: Contender) -> dict[str, float]:
 def counted_saved_bytes(model: PromptLearner, encoder: str) -> int:
     """What an encoder that pads saves for one image's backward, without running all K classes.
 
-    Every prompt has the same length, so each class adds the same bytes: the difference between
-    three and two prompts as long as the longest. The model must allow duplicate names.
+    All prompts have the same length, so each class adds the same number of bytes: the difference
+    between three and two prompts as long as the longest. The model must allow duplicate names.
     """
     longest = model.classnames[int(model.prompts.end_positions.argmax())]
     features = torch.zeros(1, model.clip.embed_dim, device=model.clip.device)
@@ -220,19 +224,33 @@ def counted_saved_bytes(model: PromptLearner, encoder: str) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free."""
+    """Free memory."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
+
+
+def bench_parser(name: str, doc: str) -> argparse.ArgumentParser:
+    """The options that all benchmarks have.
+
+    Args:
+        name: The module's name.
+        doc: Its docstring, whose first line is the help text.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=doc.splitlines()[0])
+    parser.add_argument("--fresh", action="store_true", help="ignore the results of earlier runs")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--folder", type=Path, help="where to write (default: results)")
+    return parser
 
 
 def earlier_cells(name: str, options: argparse.Namespace, *same: str) -> list[dict[str, Any]]:
     """The cells of a run that was stopped, if machine, threads and versions match.
 
     Args:
-        name: Of the result.
-        options: Its device and folder; with `fresh`, earlier cells are forgotten.
-        same: Options that must be as they were then.
+        name: The result's name.
+        options: Its device and folder; with `fresh`, earlier cells are ignored.
+        same: Options that must be the same as then.
     """
     try:
         old = load_result(name, options.folder)

@@ -1,0 +1,72 @@
+"""The rule for class names: none is empty, and no two read the same."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from cocoop_tutorial.errors import ClassNameError
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
+
+
+def clean_name(name: str) -> str:
+    """A class name as it is used in prompts: "_" becomes a space."""
+    return name.replace("_", " ").strip()
+
+
+def check_classnames(
+    classnames: Sequence[str], allow_duplicates: bool = False, where: str = "The class names"
+) -> list[str]:
+    """Refuses empty names, and names that CLIP cannot tell apart.
+
+    Names are compared as CLIP's tokenizer reads them: "Hot_dog", "hot  dog" and "hot dog" are the
+    same to it.
+
+    Args:
+        classnames: K names, by label.
+        allow_duplicates: Two classes may share a name, as they do in the official ImageNet list
+            ("missile", "sunglasses"); their logits are then equal.
+        where: The file or folder of the names, for the error message.
+
+    Returns:
+        The names, unchanged.
+
+    Raises:
+        ClassNameError: There are no names, one is empty, or two are the same.
+    """
+    names = [classnames] if isinstance(classnames, str) else list(classnames)
+    if not names:
+        raise ClassNameError(f"{where}: the list is empty. Give at least one name.")
+    seen: dict[tuple[int, ...], int] = {}
+    for label, name in enumerate(names):
+        tokens = _tokens(name) if isinstance(name, str) and clean_name(name) else None
+        if tokens is None:
+            raise ClassNameError(
+                f"{where}: class {label} has an empty name ({name!r}). Give it one."
+            )
+        if not tokens:
+            raise ClassNameError(
+                f"{where}: {name!r}, of class {label}, has no character that CLIP can read. "
+                "Give the class another name."
+            )
+        first = seen.setdefault(tokens, label)
+        if first != label and not allow_duplicates:
+            raise ClassNameError(
+                f"{where}: classes {first} ({names[first]!r}) and {label} ({name!r}) have the same "
+                "name to CLIP, so their prompts would be equal. Rename one or merge them; a model "
+                "takes both with allow_duplicates=True."
+            )
+    return names
+
+
+@cache
+def _tokens(name: str) -> tuple[int, ...]:
+    return tuple(_tokenizer().encode(clean_name(name)))
+
+
+@cache
+def _tokenizer() -> "SimpleTokenizer":
+    from open_clip.tokenizer import SimpleTokenizer  # slow to import
+
+    return SimpleTokenizer()

@@ -1,0 +1,50 @@
+"""`load_dataset`: the data sets of both worlds by name (chapter 2)."""
+
+import os
+from pathlib import Path
+
+from cocoop_tutorial.datasets import emoji, icons
+from cocoop_tutorial.datasets.download import download as fetch
+from cocoop_tutorial.datasets.paper import NAMES, folder_of, load_paper
+from cocoop_tutorial.datasets.splits import Dataset
+from cocoop_tutorial.errors import UnknownNameError, suggest
+
+
+def data_root(root: Path | str | None = None) -> Path:
+    """The folder of the real data: `root`, else $COCOOP_DATA, else `./data`."""
+    return Path(root or os.environ.get("COCOOP_DATA") or "data").expanduser()
+
+
+def load_dataset(name: str, root: Path | str | None = None, download: bool = False) -> Dataset:
+    """Loads a data set of either world by name.
+
+    Args:
+        name: For example "icons_weather" or "caltech101".
+        root: The folder that holds `caltech-101/`, `oxford_pets/` ...; None takes $COCOOP_DATA,
+            else `./data`. For icons None takes the cache that `cocoop data build` fills.
+        download: Download it first if its folder does not exist.
+
+    Returns:
+        Train, val and test with class names; `paper_split` says whether they are the official
+        splits.
+
+    Raises:
+        UnknownNameError: No such data set; the message suggests similar names.
+        MissingDataError: It is not here; the message says how to get it.
+        DataError: A split file is damaged.
+
+    Introduced in chapter 2.
+    """
+    if name in icons.NAMES:
+        return icons.load(name, root)
+    if name in emoji.NAMES:
+        return emoji.load(name, root)
+    if name not in NAMES:
+        raise UnknownNameError(
+            f"Unknown data set {name!r}. {suggest(name, [*icons.NAMES, *emoji.NAMES, *NAMES])} "
+            "Your own images load with ImageFolder(path)."
+        )
+    folder = data_root(root)
+    if download and not (folder / folder_of(name)).is_dir():
+        fetch(name, folder)
+    return load_paper(name, folder)

@@ -1,0 +1,185 @@
+"""Files on disk: written completely or not at all, and checked against a digest when read."""
+
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from cocoop_tutorial.errors import CheckpointError, FileError, MissingDataError, first_line
+
+REPO_DATA = Path(__file__).resolve().parents[1] / "data"
+KEY, DIGEST = "cocoop_tutorial", "digest"  # in the metadata of a safetensors file
+
+
+def cache_root() -> Path:
+    """The folder of data and features that can be recomputed.
+
+    Returns:
+        $COCOOP_CACHE if it is set, else `data/cache` in a clone, else `~/.cache/cocoop_tutorial`.
+    """
+    if chosen := os.environ.get("COCOOP_CACHE"):
+        return Path(chosen).expanduser()
+    if (REPO_DATA / "package.json").exists():
+        return REPO_DATA / "cache"
+    return Path.home() / ".cache" / "cocoop_tutorial"
+
+
+def write_atomic(path: str | Path, data: bytes) -> Path:
+    """Writes a file completely or not at all, even if the power or the disk fails.
+
+    Args:
+        path: The file; missing folders are made.
+        data: Its content.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileError: It cannot be written; an older file is unchanged.
+    """
+    path = Path(path)
+    part = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder, because a rename is atomic only within a file system.
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=_part_prefix(path), suffix=".part", delete=False
+        ) as file:
+            part = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+    except OSError as error:
+        raise FileError(
+            f"{path} could not be written ({error.strerror}). An older file is unchanged; "
+            "free some space or choose another folder."
+        ) from error
+    finally:
+        if part is not None:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+    return path
+
+
+def remove_partial(path: Path) -> None:
+    """Removes partial files that `write_atomic` left because its process was killed."""
+    for part in path.parent.glob(glob.escape(_part_prefix(path)) + "*.part"):
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _part_prefix(path: Path) -> str:
+    return f".{path.name}-"
+
+
+def _umask() -> int:
+    """The permissions that new files do not get (it can only be read by setting it)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+) -> Path:
+    """Writes tensors and facts about them to a safetensors file, with a digest over both.
+
+    Equal tensors and facts give equal files, byte for byte.
+
+    Args:
+        path: The file; missing folders are made.
+        tensors: Name to tensor.
+        facts: Plain values for JSON; paths become strings.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileError: The file cannot be written.
+    """
+    text = json.dumps(facts, default=str)
+    metadata = {"format": "pt", KEY: text, DIGEST: tensor_digest(tensors, text)}
+    data = safetensors.torch.save(dict(tensors), metadata)
+    return write_atomic(path, _with_sorted_metadata(data))
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """The same file with sorted metadata, which safetensors writes in random order."""
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    return struct.pack("<Q", len(text)) + text + data[8 + size :]
+
+
+def read_tensors(
+    path: str | Path, remedy: str = "Copy it again."
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Reads a file of `write_tensors`, or an older one without a digest.
+
+    Args:
+        path: The file.
+        remedy: What to do about a damaged file, for the error message.
+
+    Returns:
+        The facts and the tensors.
+
+    Raises:
+        MissingDataError: No such file.
+        CheckpointError: It is damaged, or was written by another program.
+    """
+    if not Path(path).is_file():
+        raise MissingDataError(f"There is no file {path}.")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        if KEY not in metadata:
+            raise CheckpointError(
+                f"{path} holds tensors, but not the facts that this library adds to them. "
+                "Was it written by another program?"
+            )
+        facts = json.loads(metadata[KEY])
+        if not isinstance(facts, dict):
+            raise ValueError("its facts are no JSON object")
+    except (safetensors.SafetensorError, ValueError, OSError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file ({first_line(error)}). {remedy}"
+        ) from error
+    if metadata.get(DIGEST, "") not in ("", tensor_digest(tensors, metadata[KEY])):
+        raise CheckpointError(f"{path} is damaged: its content is not what was written. {remedy}")
+    return facts, tensors
+
+
+def tensor_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """A SHA-256 over a text and over names, types, shapes and values of tensors.
+
+    Args:
+        tensors: Name to tensor; their order does not matter.
+        text: Text to include in the digest.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"\0{name}\0{value.dtype}{list(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
