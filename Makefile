@@ -36,7 +36,7 @@ lint: $(STAMPS)/install
 	$(BIN)/ruff check .
 
 browser: $(STAMPS)/install
-	@tools/browser.sh $(BIN)/python > $(BUILD)/browser && echo "browser: $$(tail -1 $(BUILD)/browser)"
+	@tests/site/browser.sh $(BIN)/python > $(BUILD)/browser && echo "browser: $$(tail -1 $(BUILD)/browser)"
 
 # A virtual environment with the locked versions. pip's chatter goes to a file, shown on failure.
 # Python is asked for its version before it makes one, so that `make PYTHON=...` can mend a wrong choice.
@@ -68,7 +68,7 @@ $(STAMPS)/vendor: book/package.json book/package-lock.json $(STAMPS)/install
 	@rm -rf $(BUILD)/npm && touch $@
 
 # Each chapter is executed once, from a clean kernel; the site and the tests use this copy.
-$(DONE)/%.ipynb: book/%.ipynb $(LIBRARY) $(RESULTS) $(STAMPS)/data tools/execute.py tools/nbmake_mends.py
+$(DONE)/%.ipynb: book/%.ipynb $(LIBRARY) $(RESULTS) $(STAMPS)/data tools/execute.py
 	@$(BIN)/python tools/execute.py $< $@
 
 # The site, with every warning an error.

@@ -15,18 +15,12 @@ from torch.nn import functional as F
 
 from cocoop_tutorial import CoCoOp, load_result
 from cocoop_tutorial.errors import MissingDataError
-from cocoop_tutorial.measure import (
-    Times,
-    peak_bytes,
-    saved_bytes,
-    seconds,
-    text_operations,
-    text_tokens,
-)
-from cocoop_tutorial.prompt_learner import PromptLearner
+from cocoop_tutorial.measure import Times, peak_bytes, saved_bytes, seconds
+from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.results import provenance
-from cocoop_tutorial.train_graph import RecordedPass
-from cocoop_tutorial.train_step import Objective
+from cocoop_tutorial.text_encoder.cost import text_operations, text_tokens
+from cocoop_tutorial.training.cuda_graph import RecordedPass
+from cocoop_tutorial.training.step import Objective
 
 KINDS = ("train", "inference")
 LONG = 20.0  # seconds: a step this long needs no warming up, and its first run is timed

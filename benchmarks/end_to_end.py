@@ -23,22 +23,20 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.contest import earlier_cells
-from cocoop_tutorial import (
-    FrozenCLIP,
-    cli,
-    cli_train,
-    evaluation,
-    train_features,
-    train_step,
-    training,
-)
-from cocoop_tutorial.checkpoints import read_prompts
+from cocoop_tutorial import FrozenCLIP
+from cocoop_tutorial.book.speed_results import PARTS
+from cocoop_tutorial.checkpoints.prompts import read_prompts
+from cocoop_tutorial.cli import main as cli
+from cocoop_tutorial.cli import train as cli_train
 from cocoop_tutorial.datasets import images
 from cocoop_tutorial.errors import MissingDataError
+from cocoop_tutorial.evaluation import accuracy as evaluation
 from cocoop_tutorial.measure import synchronize
 from cocoop_tutorial.results import save_result
-from cocoop_tutorial.speed_results import PARTS
-from cocoop_tutorial.train_graph import RecordedPass
+from cocoop_tutorial.training import batches as train_features
+from cocoop_tutorial.training import loop as training
+from cocoop_tutorial.training import step as train_step
+from cocoop_tutorial.training.cuda_graph import RecordedPass
 
 SEED = 1
 KEY = ("transform", "shots", "batch_size")  # what tells one case from another

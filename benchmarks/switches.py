@@ -20,12 +20,15 @@ import torch
 
 from benchmarks.contest import KINDS, Contender, differences, earlier_cells
 from benchmarks.text_encoder import SEED, Size, contenders, size
-from cocoop_tutorial import load_clip, packed, packed_attention, packed_tower
+from cocoop_tutorial import load_clip
 from cocoop_tutorial.allocator import GIVE_BACK, keep_freed_memory
+from cocoop_tutorial.book.speed_results import AS_IT_IS
 from cocoop_tutorial.measure import Times, seconds
-from cocoop_tutorial.packed_attention import ExplicitAttention, FusedAttention
 from cocoop_tutorial.results import save_result
-from cocoop_tutorial.speed_results import AS_IT_IS
+from cocoop_tutorial.text_encoder.packed import attention as packed_attention
+from cocoop_tutorial.text_encoder.packed import encode as packed
+from cocoop_tutorial.text_encoder.packed import tower as packed_tower
+from cocoop_tutorial.text_encoder.packed.attention import ExplicitAttention, FusedAttention
 
 SIZES: list[Size] = [(50, 1), (100, 8)]
 Change = Callable[[], contextlib.AbstractContextManager[Any]]

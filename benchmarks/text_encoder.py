@@ -27,13 +27,14 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from benchmarks.contest import LONG, TURN, Contender, compete, differences, earlier_cells
-from cocoop_tutorial import CoCoOp, CoOp, FrozenCLIP, load_clip, packed_tower
+from cocoop_tutorial import CoCoOp, CoOp, FrozenCLIP, load_clip
 from cocoop_tutorial.allocator import keep_freed_memory
-from cocoop_tutorial.measure import product_rate
-from cocoop_tutorial.plots import figure
+from cocoop_tutorial.book.plots import figure
+from cocoop_tutorial.book.speed_figures import HUES
+from cocoop_tutorial.book.speed_results import METHODS, load_bench
 from cocoop_tutorial.results import save_result
-from cocoop_tutorial.speed_figures import HUES
-from cocoop_tutorial.speed_results import METHODS, load_bench
+from cocoop_tutorial.text_encoder.cost import product_rate
+from cocoop_tutorial.text_encoder.packed import tower as packed_tower
 
 ENCODERS = dict(zip(METHODS, ("reference", "truncated", "packed"), strict=True))
 COOP = {"packed": "CoOp", "replayed": "CoOp replayed"}

@@ -1,5 +1,5 @@
 """`python -m cocoop_tutorial`: the same as `cocoop`, for torchrun."""
 
-from .cli import main
+from cocoop_tutorial.cli.main import main
 
 main()

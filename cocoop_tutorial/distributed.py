@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .errors import DeviceError
+from cocoop_tutorial.errors import DeviceError
 
 
 def active() -> bool:

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .errors import DataError, MissingDataError, suggest
+from cocoop_tutorial.errors import DataError, MissingDataError, suggest
 
 PACKAGES = ("cocoop_tutorial", "torch", "torchvision", "open_clip_torch", "numpy")
 

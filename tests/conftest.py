@@ -93,7 +93,7 @@ def caltech_root() -> Path:
 @pytest.fixture
 def cocoop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cocoop:
     """Runs the program in this process: status, standard output, standard error."""
-    from cocoop_tutorial.cli import main
+    from cocoop_tutorial.cli.main import main
 
     def run(*args: object, **env: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["cocoop", *map(str, args)])

@@ -24,7 +24,7 @@ from safetensors import safe_open
 
 import cocoop_tutorial
 from cocoop_tutorial import errors, load_clip
-from cocoop_tutorial.backbones import EMOJI_CLIP
+from cocoop_tutorial.clip.load import EMOJI_CLIP
 from cocoop_tutorial.datasets.emoji import sources
 
 ROOT = Path(__file__).parents[1]

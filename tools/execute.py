@@ -3,42 +3,56 @@
 Usage: ``python tools/execute.py book/01_clip.ipynb _build/executed/01_clip.ipynb``.
 The source is left as it is. The copy gets the outputs and, in its metadata, the seconds and
 the peak memory that the status page shows.
+
+pytest and nbmake do the work, and this module is also the pytest plug-in that corrects two things:
+
+- nbmake skips every notebook below a folder named ``_build``, which is where ours are executed.
+- nbclient answers an Output widget on the socket that it polls. It can therefore miss the reply of
+  the cell, which then waits for its whole time limit, unless the socket is asked to look at its
+  events again after each such answer. The call is not part of pyzmq's public interface.
 """
 
 import os
 import platform
 import resource
 import shutil
-import subprocess
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
+import pytest
+from nbclient.output_widget import OutputWidget
 
-TIMEOUT = 600  # seconds a cell may take: cold imports on a slow disk are the longest
+TIMEOUT = 600  # seconds a cell may take: cold imports on a slow disk take longest
+
+_publish = OutputWidget._publish_msg
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.File | None:
+    """Collect the notebooks that nbmake itself leaves out."""
+    from nbmake.pytest_items import NotebookFile  # pytest wants to import its plug-ins itself
+
+    if file_path.suffix == ".ipynb" and "_build" in file_path.parts:
+        return NotebookFile.from_parent(parent, path=file_path)
+    return None
+
+
+def _publish_and_look_again(self: OutputWidget, *args: object, **kwargs: object) -> None:
+    _publish(self, *args, **kwargs)
+    socket = self.kernel_client.shell_channel.socket
+    if hasattr(socket, "_schedule_remaining_events"):
+        socket._schedule_remaining_events()
 
 
 def run_nbmake(notebook: Path) -> int:
     """Run the notebook in place and return pytest's exit status."""
-    tools = str(Path(__file__).parent)
-    paths = [tools, os.environ.get("PYTHONPATH", "")]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    env.pop("MPLBACKEND", None)  # the kernel chooses its own inline backend
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "nbmake_mends",
-        "-p",
-        "no:cacheprovider",
-    ]
-    command += ["--rootdir", str(notebook.parent), "-c", os.devnull, "--nbmake", "--overwrite"]
-    command += ["--nbmake-kernel=python3", f"--nbmake-timeout={TIMEOUT}", str(notebook)]
-    return subprocess.run(command, env=env, check=False).returncode
+    os.environ.pop("MPLBACKEND", None)  # the kernel chooses its own inline backend
+    options = ["-q", "-p", "no:cacheprovider", "--rootdir", str(notebook.parent), "-c", os.devnull]
+    options += ["--nbmake", "--overwrite", "--nbmake-kernel=python3", f"--nbmake-timeout={TIMEOUT}"]
+    OutputWidget._publish_msg = _publish_and_look_again
+    return pytest.main([*options, str(notebook)], plugins=[sys.modules[__name__]])
 
 
 def describe_run(seconds: float) -> dict[str, str | float | int]:

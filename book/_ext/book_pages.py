@@ -3,8 +3,8 @@
 ``{chapter-status}`` draws the table of the status page, ``{road-map}`` lists the chapters;
 ``{run-cost}`` in a chapter gives its own measured time and memory. All read what
 ``tools/execute.py`` wrote into the executed notebooks. The API page lists every module of the
-library and every command, so that none can be forgotten, and each "chapter N" in a docstring
-becomes a link.
+library, by room, and every command, so that none can be forgotten, and each "chapter N" in a
+docstring becomes a link.
 """
 
 import importlib
@@ -22,13 +22,11 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxRole
 from typer.main import get_command
 
-from cocoop_tutorial import cli
+from cocoop_tutorial.cli import main as cli
 
-# Modules in the order in which a reader meets them; the others follow by name.
-READING_ORDER = ("backbones", "frozen_clip", "datasets", "datasets.splits", "datasets.folder")
-READING_ORDER += ("evaluation", "models", "prompts", "text_encoder", "meta_net", "training")
-READING_ORDER += ("train_config", "train_features", "train_step", "train_state", "distributed")
-READING_ORDER += ("checkpoints", "results", "plots", "book", "errors")
+# Rooms in the order in which a reader meets them; the modules at the top level come last.
+ROOMS = ("clip", "datasets", "text_encoder", "models", "training", "evaluation", "checkpoints")
+ROOMS += ("experiments", "book", "pretraining")
 HEADINGS = ("Chapter", "Code cells", "Run time", "Peak memory", "Machine", "Versions")
 
 
@@ -150,14 +148,16 @@ class RunCost(SphinxRole):
         return [nodes.Text(format_cost(read_run(path)))], []
 
 
-def list_modules(package: str) -> list[str]:
-    """Return the names of all modules but checkers, runnable files and the command line."""
+def list_rooms(package: str) -> dict[str, list[str]]:
+    """Return the modules of each room, its own name first; checkers and commands are left out."""
     root = importlib.import_module(package)
-    found = pkgutil.walk_packages(root.__path__, f"{package}.")
-    hidden = ("._", ".checks", ".__main__", ".cli_")
-    names = [item.name for item in found if not any(part in f"{item.name}_" for part in hidden)]
-    order = {f"{package}.{name}": place for place, name in enumerate(READING_ORDER)}
-    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+    found = [item.name for item in pkgutil.walk_packages(root.__path__, f"{package}.")]
+    hidden = re.compile(rf"{package}\.(__main__|cli|book\.checks)\b")
+    rooms: dict[str, list[str]] = {room: [] for room in (*ROOMS, "")}
+    for name in sorted(n for n in found if not hidden.match(n)):
+        room = name.split(".")[1]
+        rooms[room if room in rooms else ""].append(name)
+    return rooms
 
 
 def list_commands(command: Any, name: str) -> Iterator[tuple[str, str]]:
@@ -176,10 +176,14 @@ def write_api(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname != "api":
         return
     sections = []
-    for name in list_modules("cocoop_tutorial"):
-        title = name.removeprefix("cocoop_tutorial.")
-        body = f".. automodule:: {name}\n   :members:\n   :ignore-module-all:\n"
-        sections.append(f"## `{title}`\n\n```{{eval-rst}}\n{body}```\n")
+    for room, names in list_rooms("cocoop_tutorial").items():
+        if not room:
+            sections.append("## For every room\n\nThese modules import none of the rooms above.\n")
+        for name in names:
+            title = name.removeprefix("cocoop_tutorial.")
+            body = f".. automodule:: {name}\n   :members:\n   :ignore-module-all:\n"
+            level = "##" if title == room else "###"
+            sections.append(f"{level} `{title}`\n\n```{{eval-rst}}\n{body}```\n")
     source[0] = source[0].replace("<!-- modules -->", "\n".join(sections))
     helps = [
         f"### `{name}`\n\n```text\n{text}\n```\n"

@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
-from ..errors import UnknownNameError, suggest
-from .folder import ImageFolder
-from .images import check_images
-from .paper import NAMES as PAPER_NAMES
-from .paper import folder_of, load_paper
-from .splits import Dataset, Split, base_new, few_shot, open_image
-from .zhou import read_zhou_split
+from cocoop_tutorial.datasets.folder import ImageFolder
+from cocoop_tutorial.datasets.images import check_images
+from cocoop_tutorial.datasets.paper import NAMES as PAPER_NAMES
+from cocoop_tutorial.datasets.paper import folder_of, load_paper
+from cocoop_tutorial.datasets.splits import Dataset, Split, base_new, few_shot, open_image
+from cocoop_tutorial.datasets.zhou import read_zhou_split
+from cocoop_tutorial.errors import UnknownNameError, suggest
 
 __all__ = [
     "PAPER_NAMES",
@@ -51,7 +51,7 @@ def load_dataset(name: str, root: Path | str | None = None, download: bool = Fal
 
     Introduced in chapter 2.
     """
-    from . import emoji  # here, because it builds on the modules above
+    from cocoop_tutorial.datasets import emoji  # here, because it builds on the modules above
 
     if name in emoji.NAMES:
         return emoji.load(name, root)
@@ -63,7 +63,7 @@ def load_dataset(name: str, root: Path | str | None = None, download: bool = Fal
         )
     folder = data_root(root)
     if download and not (folder / folder_of(name)).is_dir():
-        from .download import download as fetch
+        from cocoop_tutorial.datasets.download import download as fetch
 
         fetch(name, folder)
     return load_paper(name, folder)

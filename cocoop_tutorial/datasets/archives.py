@@ -11,8 +11,8 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from ..errors import DataError, MissingDataError
-from ..progress import bar
+from cocoop_tutorial.errors import DataError, MissingDataError
+from cocoop_tutorial.progress import bar
 
 BLOCK = 1 << 20
 

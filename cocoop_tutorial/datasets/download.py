@@ -9,8 +9,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DataError, UnknownNameError, suggest
-from .archives import extract, fetch
+from cocoop_tutorial.datasets.archives import extract, fetch
+from cocoop_tutorial.errors import DataError, UnknownNameError, suggest
 
 OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 

@@ -3,9 +3,9 @@
 import random
 from pathlib import Path
 
-from ..errors import DataError, MissingDataError
-from .splits import Dataset, Sample, Split
-from .zhou import check_classnames
+from cocoop_tutorial.datasets.splits import Dataset, Sample, Split
+from cocoop_tutorial.datasets.zhou import check_classnames
+from cocoop_tutorial.errors import DataError, MissingDataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 

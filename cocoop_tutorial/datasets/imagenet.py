@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ..errors import DataError, MissingDataError
-from .folder import class_folders, images_of
-from .own_splits import read_lines
-from .splits import Dataset, Sample, Split
+from cocoop_tutorial.datasets.folder import class_folders, images_of
+from cocoop_tutorial.datasets.own_splits import read_lines
+from cocoop_tutorial.datasets.splits import Dataset, Sample, Split
+from cocoop_tutorial.errors import DataError, MissingDataError
 
 # Name -> folder under the root, and where its test images are.
 SHIFTS = {

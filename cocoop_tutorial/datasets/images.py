@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import DataError
-from ..progress import bar
-from .splits import Dataset, Split, open_image
+from cocoop_tutorial.datasets.splits import Dataset, Split, open_image
+from cocoop_tutorial.errors import DataError
+from cocoop_tutorial.progress import bar
 
 
 def cpu_count() -> int:

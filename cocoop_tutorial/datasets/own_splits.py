@@ -4,10 +4,10 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
-from ..errors import DataError, MissingDataError
-from .folder import class_folders, divide
-from .splits import Sample, Split
-from .zhou import Splits, check_exist
+from cocoop_tutorial.datasets.folder import class_folders, divide
+from cocoop_tutorial.datasets.splits import Sample, Split
+from cocoop_tutorial.datasets.zhou import Splits, check_exist
+from cocoop_tutorial.errors import DataError, MissingDataError
 
 SEED = 1  # of the division; fixed, so that everybody gets the same one
 EUROSAT = {

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DataError, MissingDataError
-from . import own_splits
-from .imagenet import SHIFTS, load_imagenet, load_shift
-from .own_splits import read_lines
-from .splits import Dataset, Split
-from .zhou import Splits, check_classnames, check_exist, read_zhou_split
+from cocoop_tutorial.datasets import own_splits
+from cocoop_tutorial.datasets.imagenet import SHIFTS, load_imagenet, load_shift
+from cocoop_tutorial.datasets.own_splits import read_lines
+from cocoop_tutorial.datasets.splits import Dataset, Split
+from cocoop_tutorial.datasets.zhou import Splits, check_classnames, check_exist, read_zhou_split
+from cocoop_tutorial.errors import DataError, MissingDataError
 
 LAYOUT = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 
@@ -116,7 +116,7 @@ def load_paper(name: str, root: Path) -> Dataset:
 
 def how_to_get(name: str, root: Path) -> str:
     """One sentence: how a data set that is missing comes here."""
-    from .download import FILES  # only when something is missing
+    from cocoop_tutorial.datasets.download import FILES  # only when something is missing
 
     if name in FILES:
         return f"Download it: cocoop data fetch {name} --root {root}"

@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from ..errors import DataError
+from cocoop_tutorial.errors import DataError
 
 Sample = tuple[Path, int]
 
@@ -211,4 +212,29 @@ def _part(data: Dataset, low: int, high: int, subset: str) -> Dataset:
         val=test if data.val is data.test else keep(data.val),
         test=test,
         subset=subset,
+    )
+
+
+def check_names(model: Any, data: Dataset) -> None:
+    """Refuses a model whose class names are not the data's.
+
+    Args:
+        model: Whatever has `.classnames`.
+        data: The data set.
+
+    Raises:
+        DataError: They differ; the message says where.
+    """
+    ours, theirs = list(model.classnames), list(data.classnames)
+    if ours == theirs:
+        return
+    where = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
+    what = (
+        f"the model has {len(ours)} classes, {data.name} has {len(theirs)}"
+        if where is None or len(ours) != len(theirs)
+        else f"class {where} is {ours[where]!r} in the model and {theirs[where]!r} in {data.name}"
+    )
+    raise DataError(
+        f"Model and data disagree on the classes: {what}. "
+        "Use model.with_classnames(data.classnames)."
     )

@@ -4,8 +4,8 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import DataError, MissingDataError
-from .splits import Split
+from cocoop_tutorial.datasets.splits import Split
+from cocoop_tutorial.errors import DataError, MissingDataError
 
 Splits = tuple[Split, Split, Split, list[str]]
 

@@ -62,7 +62,7 @@ def server(html: Path) -> Iterator[str]:
 
 def find_chromium() -> str:
     """Return the browser's path; fail with the script's advice if there is none."""
-    script = [str(ROOT / "tools" / "browser.sh"), sys.executable]
+    script = [str(Path(__file__).parent / "browser.sh"), sys.executable]
     found = subprocess.run(script, capture_output=True, text=True, check=False)
     if found.returncode:
         pytest.fail(found.stderr, pytrace=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import Visitor
 
-from cocoop_tutorial.prompt_box import find_class, nearest_template
+from cocoop_tutorial.book.prompt_box import find_class, nearest_template
 
 
 def normalised(text: str, width: int) -> np.ndarray:

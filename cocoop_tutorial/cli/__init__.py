@@ -1,0 +1,1 @@
+"""The `cocoop` command. Every subcommand only reads its options and calls the library."""

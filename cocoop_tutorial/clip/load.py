@@ -1,0 +1,219 @@
+"""`load_clip`: finds a backbone by name and freezes it (chapter 1)."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from torch.nn import functional as F
+
+from cocoop_tutorial.clip.frozen import FrozenCLIP
+from cocoop_tutorial.errors import (
+    BackboneError,
+    CocoopError,
+    DeviceError,
+    MissingDataError,
+    UnknownNameError,
+    suggest,
+)
+
+EMOJI_CLIP = Path(__file__).parents[1] / "weights" / "emoji-clip"
+PRECISIONS = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "amp": torch.float32,  # the weights; the trainer autocasts
+}
+RANDOM_SEED = 0  # of the weights of "MODEL/random"
+
+
+def load_clip(
+    name: str = "emoji-clip", device: str | torch.device | None = None, precision: str = "fp32"
+) -> FrozenCLIP:
+    """Loads a backbone and freezes it.
+
+    Args:
+        name: "emoji-clip" (in the package), "MODEL/TAG" of open_clip such as
+            "ViT-B-16/openai" (downloads once), "MODEL/random" (no download, always the same
+            random weights) or "local-dir:PATH" (a folder with `open_clip_config.json` and weights).
+        device: None takes the GPU if there is one.
+        precision: "fp32"; "bf16" or "fp16" where the device has them; "amp" keeps the weights in
+            float32 and lets the trainer autocast.
+
+    Returns:
+        The frozen model with its tokenizer and transforms.
+
+    Raises:
+        UnknownNameError: No such backbone or precision; the message has the near matches.
+        MissingDataError: The weights are not there and cannot be downloaded.
+        BackboneError: The files are damaged, or the model is no plain dual encoder.
+        DeviceError: No such device, or it lacks the precision.
+
+    Introduced in chapter 1.
+    """
+    target = _device(device)
+    _check_precision(precision, target)
+    kind = "fp32" if precision == "amp" else precision
+    if name == "emoji-clip":
+        model, tokenizer = _from_folder(EMOJI_CLIP, kind)
+    elif name.startswith("local-dir:"):
+        path = Path(name.removeprefix("local-dir:")).expanduser()
+        model, tokenizer = _from_folder(path, kind)
+    else:
+        model, tokenizer = _from_registry(name, kind)
+    return FrozenCLIP(model, name, precision, tokenizer).to(target)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+        torch.zeros(1, device=target)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise DeviceError(
+            f"This machine has no usable device {str(device)!r} ({_first_line(error)}). "
+            "Use device='cpu', or None to take what is there."
+        ) from error
+    return target
+
+
+def _check_precision(precision: str, device: torch.device) -> None:
+    """Tries one small convolution, product and softmax in the precision."""
+    if precision not in PRECISIONS:
+        raise UnknownNameError(f"Unknown precision {precision!r}. {suggest(precision, PRECISIONS)}")
+    x = torch.ones(1, 4, 8, 8, dtype=PRECISIONS[precision], device=device)
+    try:
+        # On GPUs before Ampere torch emulates bfloat16, many times slower than float32.
+        on_gpu = precision == "bf16" and device.type == "cuda"
+        if on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise RuntimeError("no bfloat16 units")
+        F.conv2d(x, x)
+        torch.softmax(x[0, 0] @ x[0, 0], dim=-1)
+    except (RuntimeError, NotImplementedError) as error:
+        raise DeviceError(
+            f"Device {str(device)!r} cannot compute in {precision} ({_first_line(error)}). "
+            "Use precision='fp32'."
+        ) from error
+
+
+def _from_folder(path: Path, precision: str) -> tuple[nn.Module, Any]:
+    """Model and tokenizer from an open_clip model directory."""
+    config_file = path / "open_clip_config.json"
+    if not config_file.is_file():
+        raise MissingDataError(f"{path} holds no open_clip_config.json.{_hint(path)}")
+    if not any(f.suffix in {".safetensors", ".bin", ".pth"} for f in path.iterdir()):
+        raise MissingDataError(
+            f"{path} holds a configuration but no weights "
+            f"(open_clip_model.safetensors).{_hint(path)}"
+        )
+    try:
+        config = json.loads(config_file.read_text())["model_cfg"]
+        _check_kind(str(path), config)
+        return _create(f"local-dir:{path}", precision=precision)
+    except CocoopError:
+        raise
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
+        raise BackboneError(
+            f"The model in {path} does not load: {_first_line(error)}. "
+            "Check its open_clip_config.json against its weights, or fetch the folder again."
+        ) from error
+
+
+def _hint(path: Path) -> str:
+    if path != EMOJI_CLIP:
+        return " Give the folder that was saved by open_clip, as 'local-dir:PATH'."
+    return (
+        " Install the package again, or make the weights: python -m cocoop_tutorial.pretraining.run"
+    )
+
+
+def _from_registry(name: str, precision: str) -> tuple[nn.Module, Any]:
+    """Model and tokenizer for "MODEL/TAG" or "MODEL/random"."""
+    model, tag = _parse(name)
+    config = open_clip.get_model_config(model)
+    _check_kind(name, config)
+    if tag == "random":
+        with torch.random.fork_rng(devices=[]):  # leaves the caller's random numbers alone
+            torch.manual_seed(RANDOM_SEED)
+            return _create(model, precision=precision, pretrained_text=False)
+    # The tag knows which activation its weights were trained with; OpenAI's used QuickGELU.
+    quick = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
+    try:
+        return _create(model, tag, precision=precision, force_quick_gelu=quick)
+    except CocoopError:
+        raise
+    except Exception as error:  # every network library has errors of its own
+        raise MissingDataError(
+            f"The weights of {name!r} are not on this machine, and fetching them failed: "
+            f"{_first_line(error)}. Connect once (they stay in the cache), copy the model's folder "
+            "here and use 'local-dir:PATH', or use 'emoji-clip', which needs no download."
+        ) from error
+
+
+def _parse(name: str) -> tuple[str, str]:
+    """Splits "MODEL/TAG" and checks both parts; "ViT-B/16/openai" works too."""
+    model, _, tag = name.rpartition("/")
+    model = model.replace("/", "-")
+    models = open_clip.list_models()
+    if model not in models:
+        whole = name.replace("/", "-")
+        if whole in models:
+            tags = ["random", *open_clip.list_pretrained_tags_by_model(whole)]
+            raise UnknownNameError(
+                f"{name!r} lacks the weights' tag. Write '{whole}/TAG' with TAG one of: "
+                f"{', '.join(tags)}."
+            )
+        known = ["emoji-clip", "local-dir:PATH", *open_clip.list_models()]
+        raise UnknownNameError(f"Unknown backbone {name!r}. {suggest(model or name, known)}")
+    tags = ["random", *open_clip.list_pretrained_tags_by_model(model)]
+    if tag not in tags:
+        raise UnknownNameError(f"{model!r} has no weights tagged {tag!r}. {suggest(tag, tags)}")
+    return model, tag
+
+
+def _check_kind(name: str, config: dict[str, Any]) -> None:
+    """Refuses what is no plain pair of open_clip towers, before anything is downloaded."""
+    if "hf_model_name" in config["text_cfg"]:
+        raise BackboneError(
+            f"The text tower of {name!r} comes from the transformers library, whose inputs a "
+            "learned prompt cannot enter. Choose a model with open_clip's own text tower."
+        )
+    if "multimodal_cfg" in config:
+        raise BackboneError(f"{name!r} is a captioning model (CoCa). Choose a plain dual encoder.")
+
+
+def _create(name: str, tag: str | None = None, **options: Any) -> tuple[nn.Module, Any]:
+    try:
+        with _quiet():
+            tokenizer = open_clip.get_tokenizer(name)  # first: it is quick, and may be missing
+            return open_clip.create_model(name, tag, **options), tokenizer
+    except ImportError as error:
+        raise BackboneError(
+            f"{name!r} needs a package that is not installed: {_first_line(error)}. "
+            "SigLIP's tokenizers need: pip install transformers sentencepiece"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back open_clip's log lines, and keeps it from setting up logging for everyone."""
+    before, handler = logging.root.manager.disable, logging.NullHandler()
+    logging.root.addHandler(handler)
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        logging.root.removeHandler(handler)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:300] if lines else type(error).__name__

@@ -1,0 +1,56 @@
+"""From context vectors to text features: one door, several encoders behind it (chapter 5).
+
+Notation: B images, K classes, M context tokens, D = text width, E = joint width.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from cocoop_tutorial.clip.frozen import FrozenCLIP
+from cocoop_tutorial.errors import UnknownNameError, suggest
+from cocoop_tutorial.text_encoder.packed.encode import encode_packed
+from cocoop_tutorial.text_encoder.prompts import ClassPrompts
+from cocoop_tutorial.text_encoder.reference import encode_reference
+from cocoop_tutorial.text_encoder.truncated import encode_truncated
+
+Encoder = Callable[[FrozenCLIP, Tensor, ClassPrompts], Tensor]
+
+ENCODERS: dict[str, Encoder] = {
+    "reference": encode_reference,
+    "truncated": encode_truncated,
+    "packed": encode_packed,
+}
+DEFAULT_ENCODER = "packed"
+
+
+def check_encoder(encoder: str) -> str:
+    """Returns the encoder's name if it exists.
+
+    Raises:
+        UnknownNameError: No such encoder.
+    """
+    if encoder not in ENCODERS:
+        raise UnknownNameError(f"Unknown encoder {encoder!r}. {suggest(str(encoder), ENCODERS)}")
+    return encoder
+
+
+def encode_prompts(
+    clip: FrozenCLIP, context: Tensor, prompts: ClassPrompts, encoder: str = DEFAULT_ENCODER
+) -> Tensor:
+    """Text features of all prompts, for all images.
+
+    Args:
+        clip: The backbone.
+        context: `[B, K, M, D]`; B is 1 if all images share it, K is 1 if all classes do.
+        prompts: The class names.
+        encoder: "reference" (as published), "truncated" (without the padding) or "packed" (without
+            repeated work either); the numbers are the same but for rounding.
+
+    Returns:
+        `[B, K, E]`, L2-normalised, differentiable in `context`.
+
+    Raises:
+        UnknownNameError: No such encoder.
+    """
+    return ENCODERS[check_encoder(encoder)](clip, context, prompts)

@@ -1,0 +1,44 @@
+"""Reading learned context vectors as words, and how much of that to believe (chapter 3)."""
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cocoop_tutorial.clip.frozen import FrozenCLIP
+
+
+def nearest_words(clip: FrozenCLIP, vectors: Tensor, count: int = 5) -> pd.DataFrame:
+    """The tokens whose embeddings are nearest to each vector, by Euclidean distance.
+
+    Tokens that pretraining never met have an embedding of zeros in emoji-clip; they are left out.
+
+    Args:
+        clip: The backbone.
+        vectors: `[M, D]`, context vectors.
+        count: Tokens a vector.
+
+    Returns:
+        One row a vector and token: `vector` (from 1), `rank`, `word`, `distance`.
+        CoOp (2109.01134), section 4.4. Introduced in chapter 3.
+    """
+    table = clip.text_tower.token_embedding.weight.detach().to(vectors.dtype)  # [V, D]
+    known = table.norm(dim=1).gt(0).nonzero().flatten()
+    distances, places = torch.cdist(vectors.detach(), table[known]).topk(count, largest=False)
+    rows = [
+        {"vector": m + 1, "rank": r + 1, "word": _word(clip, known[at]), "distance": float(far)}
+        for m in range(len(vectors))
+        for r, (at, far) in enumerate(zip(places[m], distances[m], strict=True))
+    ]
+    return pd.DataFrame(rows)
+
+
+def _word(clip: FrozenCLIP, token: Tensor) -> str:
+    return clip.tokenizer.decode([int(token)]).strip()
+
+
+def random_like(vectors: Tensor, seed: int = 1) -> Tensor:
+    """Vectors `[M, D]` of random direction, each as long as the one it stands for."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(vectors.shape, generator=generator).to(vectors)
+    lengths = vectors.detach().norm(dim=-1, keepdim=True)
+    return drawn * lengths / drawn.norm(dim=-1, keepdim=True)

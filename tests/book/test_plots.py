@@ -1,0 +1,146 @@
+"""Figures: legible on any background, one colour a method, nothing lost."""
+
+import io
+from itertools import combinations
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cocoop_tutorial import Evaluation
+from cocoop_tutorial.book import plots
+
+mpl.use("Agg")
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return np.asarray(Image.open(file))
+
+
+def evaluation(seed: int = 0) -> Evaluation:
+    g = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(100, 4, generator=g)
+    return Evaluation(logits, torch.randint(0, 4, (100,), generator=g), list("abcd"))
+
+
+FIGURES = {
+    "bars": lambda: plots.bars({"CLIP": 70.0, "CoOp": 80.0}),
+    "curves": lambda: plots.curves({"CoOp": np.random.default_rng(0).random((3, 5))}),
+    "reliability": lambda: plots.reliability_diagram(evaluation()),
+    "grid": lambda: plots.image_grid([Image.new("RGB", (8, 8), "red")] * 3, ["a", "b", "c"]),
+}
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_background_is_opaque_white_and_the_figure_is_not_empty(kind: str) -> None:
+    image = pixels(FIGURES[kind]())
+    assert image.shape[2] == 3 or (image[..., 3] == 255).all()
+    corners = image[[0, 0, -1, -1], [0, -1, 0, -1], :3]
+    assert (corners == 255).all()
+    assert (image[..., :3].min(axis=2) < 128).mean() > 0.002
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_figures_are_closed_and_change_no_setting(kind: str) -> None:
+    before = dict(mpl.rcParams)
+    plt.close("all")
+    FIGURES[kind]()
+    assert plt.get_fignums() == []
+    assert dict(mpl.rcParams) == before
+
+
+def test_a_method_has_one_colour_under_all_its_names() -> None:
+    same = {plots.colour(n) for n in ("CLIP", "ZeroShotCLIP", "zero-shot", "Zero-shot CLIP")}
+    assert len(same) == 1
+    assert plots.colour("cocoop") == plots.colour("CoCoOp") != plots.colour("CoOp")
+    assert plots.colour("my own method") == plots.colour("my own method")
+
+
+# Machado, Oliveira and Fernandes (2009): what people without one kind of cone see.
+BLINDNESS = {
+    "none": np.eye(3),
+    "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "tritanopia": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+def linear(colour: str) -> np.ndarray:
+    c = np.array(to_rgb(colour))
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_the_three_main_methods_differ_for_everyone(kind: str) -> None:
+    seen = [
+        np.clip(np.array(BLINDNESS[kind]) @ linear(plots.colour(m)), 0, 1) ** (1 / 2.2)
+        for m in ("CLIP", "CoOp", "CoCoOp")
+    ]
+    assert all(np.abs(a - b).max() > 0.2 for a, b in combinations(seen, 2))
+    markers = {plots.style_of(m)[1] for m in plots.METHODS}
+    assert len(markers) == len(plots.METHODS)
+
+
+@pytest.mark.parametrize("method", plots.METHODS)
+def test_colours_stand_out_from_white(method: str) -> None:
+    luminance = linear(plots.colour(method)) @ [0.2126, 0.7152, 0.0722]
+    assert 1.05 / (luminance + 0.05) > 2  # the contrast ratio of WCAG
+
+
+def test_bars_show_every_value_and_its_error() -> None:
+    frame = pd.DataFrame({"CoOp": [80.0, 60.0], "CoCoOp": [79.0, 70.0]}, index=["base", "new"])
+    figure = plots.bars(frame, errors=frame * 0.1, title="t")
+    (ax,) = figure.axes
+    assert sorted(p.get_height() for p in ax.patches) == [60, 70, 79, 80]
+    assert {t.get_text() for t in ax.texts} == {"80.0", "60.0", "79.0", "70.0"}
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["base", "new"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["CoOp", "CoCoOp"]
+    ends = sorted(y for c in ax.collections for s in c.get_segments() for y in s[:, 1])
+    np.testing.assert_allclose(ends, [54, 63, 66, 71.1, 72, 77, 86.9, 88])
+
+
+def test_curves_show_the_mean_and_the_whole_range() -> None:
+    runs = np.array([[1.0, 2.0], [3.0, 6.0]])
+    (ax,) = plots.curves({"CoOp": runs}, x=[10, 20], xlabel="step").axes
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[10, 2], [20, 4]])
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == 1 and band.max() == 6
+
+
+def test_drawing_into_given_axes() -> None:
+    figure, (left, right) = plots.figure(1, 2)
+    assert plots.bars({"CLIP": 1.0}, ax=left) is figure
+    assert (
+        plots.reliability_diagram({"CoOp": evaluation(), "CLIP": evaluation(1)}, ax=right) is figure
+    )
+    assert len(right.lines) == 3
+
+
+def test_grid_shows_each_image_with_its_caption() -> None:
+    images = [Image.new("RGB", (4, 4), (i, 0, 0)) for i in range(5)]
+    figure = plots.image_grid(images, [f"c{i}" for i in range(5)], columns=3, title="all")
+    assert len(figure.axes) == 6
+    shown = [ax for ax in figure.axes if ax.images]
+    assert [ax.get_title() for ax in shown] == ["c0", "c1", "c2", "c3", "c4"]
+    assert [int(ax.images[0].get_array()[0, 0, 0]) for ax in shown] == list(range(5))
+    tensor = plots.image_grid([torch.zeros(3, 4, 4)]).axes[0].images[0].get_array()
+    assert tensor.shape == (4, 4, 3)
+
+
+def test_class_names_are_drawn_as_they_are() -> None:
+    """Names with dollar signs are neither formulas nor errors of a formula."""
+    names = ["a$b", "$x^", r"$\frac$", "{{ 7 * 7 }}"]
+    grid = plots.image_grid([Image.new("RGB", (8, 8), "red")] * 4, names)
+    bars = plots.bars(pd.DataFrame({"CLIP": [1.0, 2, 3, 4]}, index=names))
+    for figure in (grid, bars):
+        pixels(figure)  # formulas are read when the figure is drawn
+    assert [ax.get_title() for ax in grid.axes] == names
+    assert [label.get_text() for label in bars.axes[0].get_xticklabels()] == names
