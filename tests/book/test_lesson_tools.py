@@ -16,7 +16,7 @@ from PIL import Image
 
 from cocoop_tutorial import ImageFolder, evaluate, load_clip
 from cocoop_tutorial.book.clip_figures import pretraining_figure
-from cocoop_tutorial.book.sheets import protocol_figure, sheet, split_sheet
+from cocoop_tutorial.book.sheets import labelled_rows, protocol_figure, sheet
 from cocoop_tutorial.book.widgets import flip_book, harmonic_ladders, picture
 from cocoop_tutorial.clip.features import image_features
 from cocoop_tutorial.evaluation.accuracy import Evaluation
@@ -116,9 +116,15 @@ def test_sheet_puts_pictures_in_their_places() -> None:
     assert (pixels[5, 17] == 255).all() and (pixels[17, 5] == 255).all()
 
 
-def test_split_sheet_has_a_row_a_class(image_folder: Path) -> None:
-    data = ImageFolder(image_folder)
-    assert split_sheet(data.train, [0, 2], columns=7, side=20).size == (7 * 24 - 4, 2 * 24 - 4)
+def test_labelled_rows_name_every_row_and_column() -> None:
+    square = Image.new("RGB", (9, 9), "red")
+    (ax,) = labelled_rows({"one": [square, square], "two": [square]}, ["left", "right"]).axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["one", "two"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["left", "right"]
+    pixels = ax.images[0].get_array()
+    for y, row in zip(ax.get_yticks(), ([True, True], [True, False]), strict=True):
+        here = [pixels[int(y), int(x)].tolist() == [255, 0, 0] for x in ax.get_xticks()]
+        assert here == row
 
 
 def test_protocol_figure_hides_the_shots_of_new_classes(
@@ -130,9 +136,9 @@ def test_protocol_figure_hides_the_shots_of_new_classes(
     fig = protocol_figure(ImageFolder(tmp_path / "zoo"), ["ant", "bee"], ["dog"], (4, 1, 2))
     shots, val, test = fig.axes
     assert [t.get_text() for t in shots.get_yticklabels()] == [
-        "ant (base)",
-        "bee (base)",
-        "dog (new)",
+        "ant\n(base)",
+        "bee\n(base)",
+        "dog\n(new)",
     ]
     heights = [ax.images[0].get_array().shape[0] for ax in (shots, val, test)]
     assert heights[0] == heights[1] < heights[2]
