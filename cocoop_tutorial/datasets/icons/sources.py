@@ -112,14 +112,21 @@ def metadata(package: str) -> dict:
     return read_json(f"@iconify-json/{package}", "metadata.json")
 
 
-def svg(package: str, icon: str, size: int) -> str:
-    """One drawing as SVG text, fitted into a square of `size` pixels; line art is black."""
+def svg(package: str, icon: str, size: int, ink: str = "#000") -> str:
+    """One drawing as SVG text, fitted into a square of `size` pixels.
+
+    Args:
+        package: Name under `@iconify-json/`.
+        icon: The icon's name in the package.
+        size: Side of the square.
+        ink: Colour of drawings in one colour.
+    """
     data = icons(package)
     entry = data["icons"][icon]
     width = entry.get("width", data.get("width", 16))
     height = entry.get("height", data.get("height", 16))
     left, top = entry.get("left", data.get("left", 0)), entry.get("top", data.get("top", 0))
-    body = entry["body"].replace("currentColor", "#000")
+    body = entry["body"].replace("currentColor", ink)
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'width="{size}" height="{size}" viewBox="{left} {top} {width} {height}">{body}</svg>'

@@ -1,0 +1,317 @@
+"""Makes the icon datasets and the domain-shift suite out of the drawings (chapter 2).
+
+Each dataset is a folder in the layout of CoOp's: images and one split file. The rules, in short
+(data/README.md has them in full):
+
+- `classes.csv` says which names of the houses' icons make a class.
+- A class has one image of each drawing, so sixteen shots are sixteen drawings. Copies are left
+  out: of drawings of the class, and of drawings that the backbone was trained on.
+- The houses of a class are divided at random: what one house drew for it is in one split only.
+- The shifts have the classes of `icons_general`, drawn by houses that no other dataset uses.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter, defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from cocoop_tutorial.datasets.icons import copies, drawings, hard, names, sources
+from cocoop_tutorial.datasets.icons.names import Drawing
+from cocoop_tutorial.errors import DataError
+
+FORMAT = 1  # raise it when the images or the rules change
+SOURCE = "icons_general"
+SETTINGS = ("icons_media", "icons_money", "icons_tools")  # to choose settings on, and nothing else
+NO_EMOJI = (SOURCE,)  # its shifts are in media that it must not hold
+CLEAN = ("outline", "solid", "duotone", "flat colour")
+# Targets of the shift, each with the media it takes from the shift houses. They mirror ImageNet's:
+SHIFTS: dict[str, tuple[str, ...]] = {
+    "icons_general_v2": CLEAN,  # the same media, collected anew
+    "icons_general_sketch": ("hand-drawn",),
+    "icons_general_a": CLEAN,  # what another model gets wrong
+    "icons_general_r": ("3-D", "flat emoji", "pixel art", "sticker"),  # renditions
+}
+MOST = 48  # drawings of a class
+MOST_OF_A_HOUSE = 6
+MOST_SHIFTED = 10  # as ImageNetV2 has
+VARIANTS = 4  # drawings of one name and medium by one house that are looked at
+LEAST = {"test": 7, "val": 3, "train": 16}
+SHARE = {"test": 0.3, "val": 0.12}
+
+
+@lru_cache(maxsize=1)
+def table() -> dict[str, dict[str, tuple[str, ...]]]:
+    """`classes.csv`: for each dataset, each class with the concepts that it is made of."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    text = (Path(__file__).parent / "classes.csv").read_text(encoding="utf-8")
+    for row in csv.DictReader(text.splitlines()):
+        concepts = tuple(concept.strip() for concept in row["concepts"].split(";"))
+        found.setdefault(row["dataset"], {})[row["class"]] = concepts
+    return found
+
+
+MAIN: tuple[str, ...] = tuple(name for name in table() if name not in SETTINGS)
+NAMES: tuple[str, ...] = (*MAIN, *SETTINGS, *SHIFTS)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image to make: a drawing, posed for a dataset."""
+
+    dataset: str
+    classname: str
+    drawing: Drawing
+
+    @property
+    def file(self) -> str:
+        """Path below the dataset's image folder; no icon has "--" in its name."""
+        folder = self.classname.replace(" ", "_")
+        return f"{folder}/{self.drawing.package}--{self.drawing.icon}.png"
+
+    def svg(self) -> str:
+        """The image as SVG text."""
+        return drawings.pose(self.drawing, str(FORMAT), self.dataset)
+
+
+Plan = dict[str, list[Picture]]  # pictures by split, class after class
+
+
+@lru_cache(maxsize=3)
+def _by_concept(role: str) -> dict[str, list[Drawing]]:
+    found: dict[str, list[Drawing]] = defaultdict(list)
+    for drawing in names.drawings(role):
+        found[drawing.concept].append(drawing)
+    return found
+
+
+def candidates(role: str, concepts: tuple[str, ...], media: tuple[str, ...] = ()) -> list[Drawing]:
+    """Drawings of some concepts by the houses of a role, in random order, copies and all.
+
+    Of one house's drawings of one concept in one medium only a few are taken, because they
+    differ in little but size.
+    """
+    drawn = [d for c in concepts for d in _by_concept(role).get(c, []) if d.medium in media]
+    seen: Counter[tuple[str, ...]] = Counter()
+    kept = []
+    for drawing in _shuffled(drawn):
+        key = (drawing.house, drawing.concept, drawing.medium)
+        seen[key] += 1
+        kept += [drawing] if seen[key] <= VARIANTS else []
+    return kept
+
+
+def _shuffled(found: list[Drawing]) -> list[Drawing]:
+    def key(drawing: Drawing) -> bytes:
+        return hashlib.sha256(f"{drawing.package}/{drawing.icon}".encode()).digest()
+
+    return sorted(found, key=key)
+
+
+def in_turns(found: list[Drawing], most: int, of_a_house: int) -> list[Drawing]:
+    """At most `most` drawings: the first of each house, then the second of each, and so on."""
+    turn: Counter[str] = Counter()
+    ranked = []
+    for position, drawing in enumerate(found):
+        turn[drawing.house] += 1
+        ranked.append((turn[drawing.house], position, drawing))
+    ranked = sorted(r for r in ranked if r[0] <= of_a_house)
+    return [drawing for _, _, drawing in ranked[:most]]
+
+
+def divide(found: list[Drawing], *key: str) -> dict[str, list[Drawing]]:
+    """Divides the drawings of a class by house, at random.
+
+    Args:
+        found: Distinct drawings.
+        key: Names that the random order depends on.
+
+    Returns:
+        The drawings of "train", "val" and "test".
+
+    Raises:
+        DataError: They are too few, or of too few houses.
+    """
+    by_house: dict[str, list[Drawing]] = defaultdict(list)
+    for drawing in found:
+        by_house[drawing.house].append(drawing)
+    for attempt in range(100):  # houses that drew much do not fit everywhere
+        order = drawings.rng(*key, attempt).permutation(sorted(by_house))
+        parts = _deal([by_house[str(house)] for house in order])
+        if all(len(parts[split]) >= least for split, least in LEAST.items()):
+            return parts
+    raise DataError(f"{' '.join(key)}: {len(found)} drawings by {len(by_house)} houses do not do.")
+
+
+def _deal(by_house: list[list[Drawing]]) -> dict[str, list[Drawing]]:
+    """Gives whole houses to test and val while they fit, in order, and the rest to train."""
+    number = sum(map(len, by_house))
+    spare = number - sum(LEAST.values())
+    parts: dict[str, list[Drawing]] = {}
+    for split, share in SHARE.items():
+        most = LEAST[split] + max(0, min(spare, round(share * number) - LEAST[split]))
+        part: list[Drawing] = []
+        for house in list(by_house):
+            if len(part) + len(house) <= most:
+                part += house
+                by_house.remove(house)
+        spare -= len(part) - LEAST[split]
+        parts[split] = part
+    return parts | {"train": [drawing for house in by_house for drawing in house]}
+
+
+def media(name: str) -> tuple[str, ...]:
+    """The media that a dataset takes."""
+    if name in SHIFTS:
+        return SHIFTS[name]
+    return CLEAN if name in NO_EMOJI else (*CLEAN, "emoji")
+
+
+def chosen(name: str, classname: str, pool: ProcessPoolExecutor) -> list[Drawing]:
+    """The distinct drawings of a class, none of them a copy of a pretraining drawing."""
+    concepts = table()[name][classname]
+    found = candidates("source", concepts, media(name))
+    known = [d for concept in concepts for d in _by_concept("pretrain").get(concept, [])]
+    kept = copies.distinct(drawings.thumbnails(found, pool), drawings.thumbnails(known, pool))
+    return in_turns([found[i] for i in kept], MOST, MOST_OF_A_HOUSE)
+
+
+def plan(name: str, pool: ProcessPoolExecutor) -> Plan:
+    """The pictures of a dataset by split.
+
+    Raises:
+        DataError: A class has too few drawings.
+    """
+    if name in SHIFTS:
+        return {"train": [], "val": [], "test": _shifted(name, pool)}
+    parts: Plan = {"train": [], "val": [], "test": []}
+    for classname in table()[name]:
+        divided = divide(chosen(name, classname, pool), name, classname)
+        for split, found in divided.items():
+            parts[split] += [Picture(name, classname, drawing) for drawing in found]
+    return parts
+
+
+def _shifted(name: str, pool: ProcessPoolExecutor) -> list[Picture]:
+    """The pictures of a target of the shift; a class that nobody draws has none."""
+    shot = plan(SOURCE, pool)
+    pictures = []
+    for classname, concepts in table()[SOURCE].items():
+        found = candidates("shift", concepts, media(name))
+        known = [d for concept in concepts for d in _by_concept("pretrain").get(concept, [])]
+        known += [p.drawing for part in shot.values() for p in part if p.classname == classname]
+        kept = copies.distinct(drawings.thumbnails(found, pool), drawings.thumbnails(known, pool))
+        distinct = [found[i] for i in kept]
+        if name == f"{SOURCE}_v2":
+            distinct = in_turns(distinct, MOST_SHIFTED, MOST_SHIFTED)
+        pictures += [Picture(name, classname, drawing) for drawing in distinct]
+    if name == f"{SOURCE}_a":
+        pictures = hard.mistaken(pictures, shot["train"], pool)
+    return [p for c in table()[SOURCE] for p in _first(pictures, c)]
+
+
+def _first(pictures: list[Picture], classname: str) -> list[Picture]:
+    drawn = {p.drawing: p for p in pictures if p.classname == classname}
+    return [drawn[d] for d in in_turns(list(drawn), MOST_SHIFTED, MOST_SHIFTED)]
+
+
+def folder(name: str) -> Path:
+    """Where a dataset lies in the cache."""
+    return sources.cache_root() / "datasets" / name
+
+
+def split_file(name: str) -> Path:
+    """The split file of a dataset in the cache."""
+    return folder(name) / f"split_zhou_{name}.json"
+
+
+def fingerprint(name: str) -> str:
+    """Changes with the packages, the tables, the renderer and the version of the rules."""
+    tables = [(Path(__file__).parent / f"{t}.csv").read_text() for t in ("houses", "classes")]
+    locked = {package: entry.get("integrity") for package, entry in sources.lock().items()}
+    parts = [FORMAT, name, version("resvg_py"), tables, sorted(locked.items())]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def is_fresh(name: str) -> bool:
+    """Whether the dataset on disk is the one that would be made now."""
+    try:
+        meta = json.loads((folder(name) / "meta.json").read_text())
+        return meta["fingerprint"] == fingerprint(name) and split_file(name).is_file()
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def damage(name: str) -> list[str]:
+    """Compares every image of a fresh dataset with its digest; what is missing or changed."""
+    wrong = []
+    for file, entry in json.loads((folder(name) / "meta.json").read_text())["images"].items():
+        path = folder(name) / "images" / file
+        if not path.exists():
+            wrong.append(f"{path}: missing")
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            wrong.append(f"{path}: changed")
+    return wrong
+
+
+def build(progress: bool = True, names: tuple[str, ...] = NAMES) -> None:
+    """Installs the packages and makes what is missing, stale or damaged."""
+    sources.install()
+    stale = [name for name in names if not is_fresh(name) or damage(name)]
+    with drawings.workers() as pool, tqdm(stale, "datasets", disable=not progress) as bar:
+        for name in bar:
+            _make(name, plan(name, pool), pool)
+
+
+def _write(job: tuple[Path, str]) -> str:
+    """Writes one image; returns its SHA-256 digest."""
+    path, svg = job
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = drawings.png(svg)
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _make(name: str, parts: Plan, pool: ProcessPoolExecutor) -> None:
+    """Makes one dataset beside its final folder, then swaps the two."""
+    target = folder(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target.parent, name)
+    partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    pictures = sorted((p for part in parts.values() for p in part), key=lambda p: p.drawing.package)
+    jobs = [(partial / "images" / picture.file, picture.svg()) for picture in pictures]
+    images = {}
+    for picture, digest in zip(pictures, pool.map(_write, jobs, chunksize=32), strict=True):
+        drawing = {k: v for k, v in asdict(picture.drawing).items() if isinstance(v, str)}
+        images[picture.file] = drawing | {"sha256": digest}
+    shown = {picture.classname for picture in pictures}
+    label = {c: i for i, c in enumerate(c for c in table()[base(name)] if c in shown)}
+    split = {s: [[p.file, label[p.classname], p.classname] for p in part]
+             for s, part in parts.items()}  # fmt: skip
+    (partial / split_file(name).name).write_text(json.dumps(split))
+    meta = {"fingerprint": fingerprint(name), "images": images}
+    (partial / "meta.json").write_text(json.dumps(meta))
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(partial, target)
+
+
+def base(name: str) -> str:
+    """The dataset whose classes a dataset has."""
+    return SOURCE if name in SHIFTS else name
+
+
+def sweep(parent: Path, name: str) -> None:
+    """Removes what builds of this name left when they were killed, more than an hour ago."""
+    for left in parent.glob(f".{name}-*"):
+        if time.time() - left.stat().st_mtime > 3600:  # a younger one may still be at work
+            shutil.rmtree(left, ignore_errors=True)
