@@ -52,3 +52,19 @@ def hero(to: Annotated[Path, typer.Argument(help="Picture to write.")]) -> None:
     from cocoop_tutorial.book.hero import draw_hero
 
     draw_hero(to)
+
+
+@app.command("world")
+def world(jobs: Jobs = None) -> None:
+    """Measure what the icon datasets can teach, by means that know no prompt learning."""
+    from cocoop_tutorial.experiments import world
+
+    typer.echo(f"wrote {world.measure(jobs=jobs).name}")
+
+
+@app.command("first-look")
+def first_look(jobs: Jobs = None) -> None:
+    """Train CoOp and CoCoOp as the paper did on the datasets for settings, beside controls."""
+    from cocoop_tutorial.experiments import first_look
+
+    typer.echo(f"wrote {first_look.first_look(jobs=jobs).name}")
