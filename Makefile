@@ -1,8 +1,8 @@
 # make book   install, prepare the data, execute the chapters, build the site into _build/html
 # make test   all of that, then every check
-# make links  ask every address that the book names whether it still answers
-# make bench  measure text encoders, switches and a whole epoch; a stopped run goes on where it was
-# make clean  forget everything that was built (the environment and the data cache stay)
+# make links  check every address that the book links to
+# make bench  measure text encoders, switches and a whole epoch; a run that was stopped continues
+# make clean  delete everything that was built, but not the environment and the data cache
 # Works from a fresh clone with Python 3.11 or newer and make; a second call is quick.
 
 PYTHON ?= python3
@@ -22,7 +22,7 @@ LIMIT  := $(if $(shell command -v timeout),timeout)
 
 NOTEBOOKS := $(wildcard book/*.ipynb)
 EXECUTED  := $(NOTEBOOKS:book/%=$(DONE)/%)
-LIBRARY   := $(shell find cocoop_tutorial -name '*.py' -o -path '*/weights/*' -type f)
+LIBRARY   := $(shell find cocoop_tutorial -name '*.py' -o -name '*.html' -o -path '*/weights/*' -type f)
 RESULTS   := $(wildcard results/*.json)
 PAGES     := $(shell find book -type f -not -name '*.ipynb' -not -path '*/__pycache__/*')
 
@@ -39,7 +39,7 @@ browser: $(STAMPS)/install
 	@tests/site/browser.sh $(BIN)/python > $(BUILD)/browser && echo "browser: $$(tail -1 $(BUILD)/browser)"
 
 # A virtual environment with the locked versions. pip's chatter goes to a file, shown on failure.
-# Python is asked for its version before it makes one, so that `make PYTHON=...` can mend a wrong choice.
+# Python is asked for its version before it makes one, so that `make PYTHON=...` can correct a wrong choice.
 $(STAMPS)/install: pyproject.toml constraints.txt $(if $(wildcard $(BIN)/python),,absent)
 	@mkdir -p $(STAMPS)
 	@test -x $(BIN)/python || { $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -31,12 +31,12 @@ from cocoop_tutorial import CoCoOp, CoOp, FrozenCLIP, load_clip
 from cocoop_tutorial.allocator import keep_freed_memory
 from cocoop_tutorial.book.plots import figure
 from cocoop_tutorial.book.speed_figures import HUES
-from cocoop_tutorial.book.speed_results import METHODS, load_bench
+from cocoop_tutorial.book.speed_results import ENCODER_NAMES, load_bench
 from cocoop_tutorial.results import save_result
 from cocoop_tutorial.text_encoder.cost import product_rate
 from cocoop_tutorial.text_encoder.packed import tower as packed_tower
 
-ENCODERS = dict(zip(METHODS, ("reference", "truncated", "packed"), strict=True))
+ENCODERS = dict(zip(ENCODER_NAMES, ("reference", "truncated", "packed"), strict=True))
 COOP = {"packed": "CoOp", "replayed": "CoOp replayed"}
 SEED, CONTEXT = 1, 4
 Size = tuple[int, int]  # classes, images
@@ -234,7 +234,7 @@ def main() -> None:
 def cell_seconds(size: Size, cells: list[dict[str, Any]], options: argparse.Namespace) -> float:
     """About what a cell takes: two turns of each method that will run, at its last pace."""
     total = 0.0
-    for method in METHODS:
+    for method in ENCODER_NAMES:
         timed = [cell for cell in cells if "train" in cell["methods"][method]]
         if not timed:
             continue

@@ -7,6 +7,7 @@ import json
 import os
 import pkgutil
 import re
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -68,14 +69,29 @@ def test_every_module_imports() -> None:
             importlib.import_module(module.name)
 
 
+def functions(path: Path) -> list[ast.FunctionDef]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_functions_are_annotated(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef):
-            named = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
-            bare = [a.arg for a in named if a.annotation is None and a.arg not in ("self", "cls")]
-            assert not bare, f"{path.name}:{node.lineno} {node.name}: {bare}"
-            assert node.returns is not None, f"{path.name}:{node.lineno} {node.name}: returns"
+    for node in functions(path):
+        named = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+        bare = [a.arg for a in named if a.annotation is None and a.arg not in ("self", "cls")]
+        assert not bare, f"{path.name}:{node.lineno} {node.name}: {bare}"
+        assert node.returns is not None, f"{path.name}:{node.lineno} {node.name}: returns"
+
+
+def test_functions_are_short() -> None:
+    package = Path(cocoop_tutorial.__file__).parent
+    lengths = {
+        f"{path.relative_to(package)} {node.name}": node.end_lineno - node.lineno + 1
+        for path in FILES
+        for node in functions(path)
+    }
+    assert {name: length for name, length in lengths.items() if length > 50} == {}
+    assert statistics.median(lengths.values()) <= 10
 
 
 # --- the shipped weights ---
@@ -232,10 +248,22 @@ def test_changelog_names_every_chapter() -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "data/README.md"])
-def test_links_between_files_lead_somewhere(name: str) -> None:
+def test_links_and_paths_lead_somewhere(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     assert [link for link in links if not ((ROOT / name).parent / link).exists()] == []
+    tops = "|".join(path.name for path in ROOT.iterdir() if path.is_dir())
+    paths = re.findall(rf"(?<![\w./])((?:{tops})/[\w./-]+)", text)
+    made = [path for path in paths if not path.startswith("_build/") and "NAME" not in path]
+    assert [path for path in made if not (ROOT / path).exists()] == []
+
+
+def test_contributing_names_what_the_library_defines() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.split("## Where to add what")[1].split("## ")[0]
+    for name, path in re.findall(r"`([A-Z]\w+)`[^|`]*`(cocoop_tutorial/[\w/]+\.py)`", table):
+        defined = rf"^(class )?{name}\b"
+        assert re.search(defined, (ROOT / path).read_text(), re.MULTILINE), f"{name} in {path}"
 
 
 def test_readme_begins_with_the_two_commands_and_what_they_take() -> None:

@@ -1,6 +1,7 @@
 """The library's rooms stand in layers, and an import goes only down."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,3 +65,10 @@ def test_each_room_says_what_lives_there() -> None:
         text = ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8")))
         assert text and len(text.split()) > 15, f"{room.name} does not say what lives there"
     assert {room.name for room in rooms if room.parent == PACKAGE} == set(LAYERS) - {"ground"}
+
+
+def test_the_table_for_contributors_lists_the_rooms_in_this_order() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.split("## Rooms")[1].split("## ")[0]
+    rooms = re.findall(r"^\| (?:`(\w+)/`|the (ground)) \|", table, re.MULTILINE)
+    assert tuple(folder or ground for folder, ground in rooms) == LAYERS

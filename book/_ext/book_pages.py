@@ -66,7 +66,7 @@ class ChapterStatus(Directive):
     """The table of all executed chapters of the book."""
 
     def run(self) -> list[nodes.Node]:
-        """Build one row a chapter, in the order of the file names."""
+        """Build one row per chapter, in the order of the file names."""
         env = self.state.document.settings.env
         found = (path for path in sorted(Path(env.srcdir).glob("*.ipynb")))
         rows = []
@@ -131,7 +131,7 @@ def make_table(headings: tuple[str, ...], rows: list[list[nodes.Node]]) -> nodes
 
 
 def make_table_row(cells: list[nodes.Node]) -> nodes.row:
-    """Return one table row, a paragraph a cell."""
+    """Return one table row, one paragraph per cell."""
     row = nodes.row()
     for cell in cells:
         row += nodes.entry("", nodes.paragraph("", "", cell))

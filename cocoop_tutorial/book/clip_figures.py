@@ -5,59 +5,56 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from cocoop_tutorial.book.plots import STYLE, colour, figure, image_grid
+from cocoop_tutorial.book.plots import STYLE, figure, image_grid, palette
 from cocoop_tutorial.book.sheets import sheet
 from cocoop_tutorial.datasets.emoji import drawings, sources
 from cocoop_tutorial.evaluation.accuracy import Evaluation
 
-SEEN, UNSEEN = "#0072B2", "#D55E00"  # houses of the pretraining, and the others
+SEEN, UNSEEN = "#0072B2", "#D55E00"  # houses that pretraining saw, and the others
 Drawn = Image.Image
 
 
 @plt.rc_context(STYLE)
 def cosine_figure(images: Sequence[Drawn], texts: Sequence[str], cosines: Tensor) -> Figure:
-    """A table of cosines with an image over each column; each image's best text is framed.
+    """A table of cosines with an image above each column, and each image's best text framed.
 
     Colours compare the texts of one image, so each column has its own scale.
 
     Args:
         images: B pictures.
-        texts: N prompts.
-        cosines: `[B, N]`.
+        texts: One prompt per row.
+        cosines: `[B, texts]`.
     """
-    table = cosines.T.cpu()  # a row a text
+    table = cosines.T.cpu()  # one row per text
     fig, (top, ax) = figure(
         2, 1, figsize=(5.6, 4.6), height_ratios=(1, len(texts)), gridspec_kw={"hspace": 0}
     )
     top.imshow(sheet([images], 96, 12), interpolation="lanczos", aspect="equal")
     top.axis("off")
     low, high = table.amin(dim=0), table.amax(dim=0)
-    shade = (table - low) / (high - low).clamp(min=1e-6)
-    ax.imshow(shade, cmap="Blues", aspect="auto", vmin=-0.1, vmax=1.2)
-    for i, row in enumerate(table.tolist()):
-        for j, value in enumerate(row):
-            ink = "white" if shade[i, j] > 0.65 else "black"
-            ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=ink, size=8)
-    for j, i in enumerate(table.argmax(dim=0).tolist()):
-        frame = plt.Rectangle((j - 0.46, i - 0.44), 0.92, 0.88, fill=False, lw=2.2, ec=UNSEEN)
-        ax.add_patch(frame)
-    ax.set_yticks(range(len(texts)), texts)
+    shade = ((table - low) / (high - low).clamp(min=1e-6)).numpy()
+    look = {"cmap": "Blues", "vmin": -0.1, "vmax": 1.2, "cbar": False, "annot_kws": {"size": 8}}
+    sns.heatmap(shade, annot=table.numpy(), fmt=".2f", yticklabels=texts, ax=ax, **look)
     ax.set(xticks=[])
-    ax.grid(visible=False)
-    fig.set_dpi(200)  # it comes before the set-up cell, which makes the others sharp
+    ax.tick_params(length=0, rotation=0)
+    for x, y in enumerate(table.argmax(dim=0).tolist()):
+        place = (x + 0.04, y + 0.06)
+        ax.add_patch(plt.Rectangle(place, 0.92, 0.88, fill=False, linewidth=2.2, edgecolor=UNSEEN))
+    fig.set_dpi(200)  # this figure comes before the set-up cell that makes the others sharp
     return fig
 
 
 @plt.rc_context(STYLE)
 def house_figure(concepts: Sequence[str], side: int = 64) -> Figure:
-    """The same concepts drawn by every set, the pretraining's on the left.
+    """The same concepts as drawn by every set, with the pretraining's sets on the left.
 
     Args:
-        concepts: Slugs, one a row.
+        concepts: Slugs, one per row.
         side: Pixels of a drawing.
     """
     packages = [p for role in ("pretrain", "evaluate") for p in _emoji_packages(role)]
@@ -90,7 +87,7 @@ def _drawing(package: str, slug: str, side: int) -> Drawn | None:
 
 
 def houses_by_role() -> dict[str, str]:
-    """The houses of each role, as a list in words; `pretrain` and `evaluate` share none."""
+    """The houses of each role as text, separated by commas; no house has two roles."""
     houses: dict[str, list[str]] = {}
     for package in sources.PACKAGES:
         names = houses.setdefault(package.role, [])
@@ -101,7 +98,7 @@ def houses_by_role() -> dict[str, str]:
 
 @plt.rc_context(STYLE)
 def pretraining_figure(data: Mapping[str, Any]) -> Figure:
-    """Loss and validation accuracy along a pretraining run; dotted: the bank, each later round.
+    """Loss and validation accuracy of a pretraining run; dotted: where the bank and rounds begin.
 
     Args:
         data: Of `results/pretrain_emoji_clip.json`.
@@ -113,9 +110,8 @@ def pretraining_figure(data: Mapping[str, Any]) -> Figure:
     fig, axes = figure(1, 2, figsize=(5.6, 2.5))
     shown = {"loss": "training loss", "val": "validation accuracy (%)"}
     for ax, (column, label) in zip(axes, shown.items(), strict=True):
-        ax.plot(history.step, history[column], color=SEEN)
-        ax.set(xlabel="step", ylabel=label)
-        ax.set_ylim(bottom=0)
+        sns.lineplot(history, x="step", y=column, color=SEEN, ax=ax)
+        ax.set(ylabel=label, ylim=(0, None))
         for begin in begins.values():
             ax.axvline(begin, color="#555555", linestyle=":", linewidth=1)
     for name, begin in begins.items():
@@ -124,7 +120,7 @@ def pretraining_figure(data: Mapping[str, Any]) -> Figure:
 
 
 def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[int]) -> Figure:
-    """Pictures with what the model called them, and the true name under a wrong answer.
+    """Pictures with the model's answers, and the true name under a wrong one.
 
     Args:
         result: An evaluation.
@@ -140,23 +136,19 @@ def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[
 
 @plt.rc_context(STYLE)
 def template_figure(single: Mapping[str, float], ensembles: Mapping[str, float]) -> Figure:
-    """Accuracy of templates, from the best to the worst, and of ensembles under them.
+    """Accuracy of templates, from the best to the worst, and of ensembles below them.
 
     Args:
         single: Accuracy in percent by template.
         ensembles: Accuracy in percent by ensemble.
     """
-    ordered = dict(sorted(single.items(), key=lambda item: -item[1]))
-    kinds = {"CLIP": ordered, "CLIP ensemble": dict(ensembles)}
-    fig, ax = figure(figsize=(5.4, 0.27 * (len(single) + len(ensembles)) + 0.7))
-    place = 0
-    for kind, values in kinds.items():
-        places = range(place, place + len(values))
-        drawn = ax.barh(places, values.values(), color=colour(kind), edgecolor="white")
+    kinds = {"CLIP": pd.Series(single).sort_values(ascending=False), "CLIP ensemble": ensembles}
+    rows = [(kind, name, value) for kind, found in kinds.items() for name, value in found.items()]
+    fig, ax = figure(figsize=(5.4, 0.27 * len(rows) + 0.7))
+    look = {"palette": palette(kinds), "saturation": 1, "edgecolor": "white", "legend": False}
+    table = pd.DataFrame(rows, columns=["kind", "template", "accuracy (%)"])
+    sns.barplot(table, x="accuracy (%)", y="template", hue="kind", ax=ax, **look)
+    for drawn in ax.containers:
         ax.bar_label(drawn, fmt="%.1f", fontsize=8, padding=2)
-        place += len(values)
-    ax.set_yticks(range(place), [*ordered, *ensembles])
-    ax.set(xlabel="accuracy (%)")
-    ax.grid(axis="y", visible=False)
-    ax.invert_yaxis()
+    ax.set(ylabel="")
     return fig

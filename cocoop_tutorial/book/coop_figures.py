@@ -1,24 +1,34 @@
-"""The figures of chapters 3 and 4: where gradients flow, and who gains where."""
+"""The figures of chapters 3 and 4: where gradients flow, and which classes gain."""
 
-import io
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from PIL import Image
 
-from cocoop_tutorial.book.plots import BASE, NEW, STYLE, colour, figure
+from cocoop_tutorial.book.plots import (
+    BASE,
+    NEW,
+    RANGE,
+    STYLE,
+    colour,
+    figure,
+    legend_above,
+    palette,
+)
 from cocoop_tutorial.book.widgets import picture
 
 FROZEN, LEARNED, LINE = "#e8eef4", "#ffd9c2", "#333333"
 GRADIENT = "#D55E00"
+HALVES = {"base": BASE, "new": NEW}
 
 
 def flow_figure() -> Figure:
-    """Forward in black, backward in orange: the gradient passes the text tower to the context."""
+    """Forward in black, backward in orange: the gradient goes through the text tower."""
     fig, ax = figure(figsize=(7.2, 3.1))
     ax.set(xlim=(0, 100), ylim=(-1, 44))
     ax.axis("off")
@@ -59,29 +69,23 @@ def class_page(before: pd.Series, now: pd.Series, half: str, epoch: int) -> str:
     Returns:
         An image tag with its alternative text.
     """
-    hue = {"base": BASE, "new": NEW}[half]
-    order = before.sort_values(kind="stable").index
-    rows = range(len(order))
-    fig, ax = figure(figsize=(5.2, 0.19 * len(order) + 1.1))
-    ax.hlines(rows, before[order], now[order], color=hue, linewidth=3, alpha=0.6)
-    ax.scatter(before[order], rows, s=22, facecolor="white", edgecolor="#595959", label="zero-shot")
-    ax.scatter(now[order], rows, s=22, color=hue, label="CoOp", zorder=3)
-    ax.set_yticks(rows, order, fontsize=8)
-    ax.set(xlim=(-4, 104), xlabel="test accuracy of the class (%)")
-    means = f"mean {before.mean():.1f} → {now.mean():.1f}"
-    ax.set_title(f"{half} classes, epoch {epoch}: {means}", pad=24)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, fontsize=8)
+    table = pd.DataFrame({"zero-shot": before, "CoOp": now})
+    table = table.sort_values("zero-shot", ascending=False, kind="stable")
+    hues = {"zero-shot": "white", "CoOp": HALVES[half]}
+    fig, ax = figure(figsize=(5.2, 0.19 * len(table) + 1.1))
+    ax.hlines(table.index, table["zero-shot"], table["CoOp"], color=HALVES[half], lw=3, alpha=0.6)
+    dots = table.melt(ignore_index=False, var_name="model", value_name="accuracy")
+    look = {"jitter": False, "edgecolor": "#595959", "linewidth": 1, "zorder": 3}
+    sns.stripplot(dots, x="accuracy", y=dots.index, hue="model", palette=hues, ax=ax, **look)
+    ax.tick_params(axis="y", labelsize=8)
+    ax.set(xlim=(-4, 104), xlabel="test accuracy of the class (%)", ylabel="")
+    ax.set_title(f"{half} classes, epoch {epoch}: mean {before.mean():.1f} → {now.mean():.1f}")
+    legend_above(ax, fontsize=8)
     alt = (
         f"Accuracy of each {half} class before training and after epoch {epoch}: the mean goes "
         f"from {before.mean():.1f} to {now.mean():.1f} percent."
     )
-    return picture(_image(fig), alt, width=560)
-
-
-def _image(fig: Figure) -> Image.Image:
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=150)
-    return Image.open(buffer).convert("RGB")
+    return picture(fig, alt, width=560)
 
 
 def class_books(
@@ -100,7 +104,7 @@ def class_books(
 
 
 def gain_figure(gains: pd.DataFrame, places: Mapping[str, str], ylabel: str) -> Figure:
-    """Changes on base and on new classes, in several places: a dot a dataset, a bar their mean.
+    """Changes on base and on new classes, in several places: a dot per dataset, a bar per mean.
 
     Args:
         gains: From `prompt_results.gains`.
@@ -108,48 +112,41 @@ def gain_figure(gains: pd.DataFrame, places: Mapping[str, str], ylabel: str) -> 
         ylabel: What is compared.
     """
     fig, ax = figure(figsize=(6.8, 3.6))
-    means = gains.groupby(["split", "dataset"])[["base", "new"]].mean()  # over seeds
-    for i, split in enumerate(places):
-        for half, shift, hue in (("base", -0.18, BASE), ("new", 0.18, NEW)):
-            dots = means.loc[split, half]
-            ax.bar(i + shift, dots.mean(), 0.32, color=hue, alpha=0.45, label=None if i else half)
-            beside = [i + shift + 0.2 * (j / len(dots) - 0.4) for j in range(len(dots))]
-            ax.scatter(beside, dots, color=hue, edgecolor="#333333", s=22, zorder=3)
+    means = gains.groupby(["split", "dataset"])[list(HALVES)].mean()  # over seeds
+    points = means.melt(ignore_index=False, var_name="half", value_name=ylabel).reset_index()
+    drawn = {"data": points, "x": "split", "y": ylabel, "order": list(places), "ax": ax}
+    drawn |= {"hue": "half", "hue_order": list(HALVES), "palette": HALVES, "saturation": 1}
+    sns.barplot(**drawn, errorbar=None, alpha=0.45)
+    del drawn["saturation"]
+    sns.swarmplot(**drawn, dodge=True, legend=False, edgecolor=LINE, linewidth=1)
     ax.axhline(0, color=LINE, linewidth=1)
     ax.set_xticks(range(len(places)), list(places.values()))
-    ax.grid(axis="x", visible=False)
-    ax.set_ylabel(ylabel)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, title="classes")
+    ax.set_xlabel("")
+    legend_above(ax, title="classes")
     return fig
 
 
 def curve_figure(rows: pd.DataFrame, methods: Sequence[str], places: Mapping[str, str]) -> Figure:
-    """Change against CLIP while training: a row of panels a place, base left and new right.
+    """Change against CLIP while training: one row of panels per place, base left and new right.
 
     Args:
         rows: From `prompt_results.recorded`; the datasets are averaged within each seed.
-        methods: A line each, with a band from the lowest to the highest seed.
+        methods: One line each, with a band from the lowest to the highest seed.
         places: Split to its label, from top to bottom.
     """
     size = (7.6, 2.5 * len(places) + 0.3)
     fig, axes = figure(len(places), 2, figsize=size, sharex=True, sharey="row", squeeze=False)
-    means = rows.groupby(["split", "method", "epoch", "seed"], observed=True)[
-        ["base", "new"]
-    ].mean()
-    for panels, (split, label) in zip(axes, places.items(), strict=True):
-        for ax, half in zip(panels, ("base", "new"), strict=True):
-            clip = means[half][split, "CLIP", 0]
-            ax.axhline(0, color=colour("CLIP"), linestyle="--", label="CLIP")
-            for method in methods:
-                lines = means[half][split, method].unstack("epoch").sub(clip, axis=0)  # [seeds, T]
-                done = 100 * lines.columns / lines.columns.max()
-                ax.plot(done, lines.mean(), color=colour(method), label=method)
-                ax.fill_between(
-                    done, lines.min(), lines.max(), color=colour(method), alpha=0.2, lw=0
-                )
-            ax.set_title(f"{half} classes: {label}", fontsize=9)
-        panels[0].set_ylabel("points above CLIP")
-    for ax in axes[-1]:
-        ax.set_xlabel("training done (%)")
+    means = rows.groupby(["method", "split", "seed", "epoch"], observed=True)[list(HALVES)].mean()
+    change = means.drop("CLIP") - means.xs(("CLIP", 0), level=("method", "epoch"))
+    change = change.reset_index("epoch")
+    change["done"] = 100 * change.epoch / change.groupby("method").epoch.transform("max")
+    for ax, (split, half) in zip(axes.flat, product(places, HALVES), strict=True):
+        ax.axhline(0, color=colour("CLIP"), linestyle="--", label="CLIP")
+        lines = {"data": change.xs(split, level="split"), "x": "done", "y": half, "ax": ax}
+        lines |= {"hue": "method", "hue_order": methods, "palette": palette(methods)}
+        sns.lineplot(**lines, errorbar=RANGE, legend=ax is axes[0, 0])
+        ax.set_title(f"{half} classes: {places[split]}", fontsize=9)
+        ax.set(xlabel="training done (%)", ylabel="points above CLIP")
+        ax.label_outer()
     axes[0, 0].legend(fontsize=8)
     return fig

@@ -1,7 +1,7 @@
-"""What the chapters' notebooks use besides the library itself.
+"""What the chapters' notebooks use in addition to the library itself.
 
 A chapter begins with `setup(seed=1)`, shows the library's own source with `show_source`, and
-writes numbers into its prose with `show_text`, from values that a cell has computed or that
+writes numbers into its prose with `show_text`, from values that a cell has computed or
 `load_result` has read.
 """
 
@@ -22,7 +22,7 @@ from cocoop_tutorial.book import plots
 from cocoop_tutorial.progress import quiet
 from cocoop_tutorial.results import PACKAGES, device_name, load_result, package_versions
 
-__all__ = ["cite_result", "load_result", "setup", "show_result", "show_source", "show_text"]
+__all__ = ["cite_result", "load_result", "setup", "show_source", "show_text"]
 
 WORLDS = {
     "embedded": "embedded (emoji-clip and emoji data; no download)",
@@ -35,8 +35,8 @@ def setup(seed: int = 1, world: str | None = None) -> None:
 
     Args:
         seed: For Python, NumPy and PyTorch.
-        world: "embedded" or "paper"; None takes $COCOOP_WORLD, else "embedded". It is printed, so
-            that every number on the page says where it comes from.
+        world: "embedded" or "paper"; None takes $COCOOP_WORLD, else "embedded". It is printed,
+            so that readers know where the numbers on the page come from.
     """
     seed_everything(seed)
     plots.use_style()
@@ -59,7 +59,7 @@ def seed_everything(seed: int) -> None:
 
 
 def _sharp_figures() -> None:
-    """Twice the pixels, for phones and good screens."""
+    """Doubles the pixels, for phones and high-resolution screens."""
     try:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
     except ImportError:  # outside a notebook there is nothing to set
@@ -81,7 +81,7 @@ def show_source(*objects: Any, docstring: bool = True) -> None:
 
 
 def source_markdown(item: Any, docstring: bool = True) -> str:
-    """The source of a function or class as a Markdown code block with its file under it.
+    """The source of a function or class as a Markdown code block, with its file below.
 
     Args:
         item: A function, class, method or property.
@@ -103,7 +103,7 @@ def _without_docstrings(code: str) -> str:
     drop: set[int] = set()
     for node in nodes:
         if ast.get_docstring(node) is None or len(node.body) == 1:
-            continue  # a body that is only a docstring must stay
+            continue  # a body that is only a docstring cannot be removed
         drop.update(range(node.body[0].lineno - 1, node.body[0].end_lineno or 0))
         after = node.body[0].end_lineno or 0
         if after < len(lines) and not lines[after].strip():
@@ -140,14 +140,3 @@ def citation(name: str) -> str:
         f"`{p['command']}` on {p['device']} with torch {torch_version}{seeds}; "
         f"commit {p.get('commit') or 'unknown'}, {p.get('date', 'no date')}.</small>"
     )
-
-
-def show_result(name: str, text: str) -> None:
-    """Shows prose with numbers from a stored result, and where they come from.
-
-    Args:
-        name: File name in `results/`, without ".json"; its data must be a dict.
-        text: Markdown with `{key}` or `{key[inner]:.1f}` where numbers go.
-    """
-    show_text(text, **load_result(name)["data"])
-    cite_result(name)

@@ -1,4 +1,4 @@
-"""A box for a prompt of one's own: what zero-shot CLIP answers with those words (chapter 1).
+"""A box for your own prompt: what zero-shot CLIP answers with those words (chapter 1).
 
 `prompt_box` works on the built page: the text features of some templates are computed ahead and
 travel with it. `live_prompt_box` needs a kernel, and takes any words.
@@ -9,23 +9,21 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import ipywidgets
 import torch
 from IPython.display import HTML
 from torch import Tensor
 
-from cocoop_tutorial.book.widgets import picture
+from cocoop_tutorial.book.widgets import fill_page, picture
 from cocoop_tutorial.clip.features import image_features
 from cocoop_tutorial.datasets.splits import Split
 from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
 from cocoop_tutorial.text_encoder.prompts import clean_name
 
-PAGE = Path(__file__).with_name("prompt_box.html")
 TYPED, OTHER = "#D55E00", "#0072B2"  # the class in the prompt, and the other classes
 SMALL_WORDS = frozenset("a an and in of on the with without".split())  # name no class
-Row = tuple[str, float, bool]  # label, share from 0 to 1, whether it is to stand out
+Bar = tuple[str, float, bool]  # label, share from 0 to 1, whether to highlight it
 
 
 def words_of(text: str) -> list[str]:
@@ -54,26 +52,6 @@ def find_class(text: str, names: Sequence[str]) -> int | None:
     return chosen
 
 
-def nearest_template(text: str, name: str, templates: Sequence[str]) -> int:
-    """The template that shares the most words with a text, the class name's words left out.
-
-    Args:
-        text: What a reader typed.
-        name: The class name in it, or "".
-        templates: Texts with one `{}`.
-
-    Returns:
-        A position in `templates`; of equally near ones the first.
-    """
-    rest = set(words_of(text)) - set(words_of(name))
-
-    def overlap(template: str) -> float:
-        own = set(words_of(template))
-        return 2 * len(own & rest) / (len(own) + len(rest)) if own or rest else 1.0
-
-    return max(range(len(templates)), key=lambda i: overlap(templates[i]))
-
-
 def to_bytes(features: Tensor) -> str:
     """Rows of features as 8-bit integers in base64; cosines survive to about 0.001.
 
@@ -94,58 +72,59 @@ def prompt_box(
         models: Zero-shot classifiers of the same K classes, by template.
         split: Where the pictures come from.
         pictures: Positions in the split.
-        start: The prompt that stands in the box at first.
+        start: The prompt in the box at first.
 
     Returns:
         Self-contained HTML with its own script.
     """
     model = next(iter(models.values()))
     names = [clean_name(name) for name in model.classnames]
-    features, labels = image_features(model.clip, split)
-    weights = torch.cat([m.weights for m in models.values()])  # [T * K, E]
-    hits = [
-        (m.logits_from_features(features).argmax(dim=1) == labels).float().mean().item()
-        for m in models.values()
+    tags = [
+        picture(split[i][0], f"Picture {n} to classify, chosen by this button", 64, 90)
+        for n, i in enumerate(pictures, 1)
     ]
-    chosen = list(pictures)
-    content = {
-        "names": names,
+    buttons = "".join(
+        f'<button type="button" aria-pressed="false" data-picture="{n}">{tag}</button>'
+        for n, tag in enumerate(tags, 1)
+    )
+    # One suggestion per class: a list of all would be long, and the box takes any words.
+    first = next(iter(models))
+    listed = [t.format(names[0]) for t in models] + [first.format(name) for name in names]
+    content = json.dumps(_content(models, split, list(pictures))).replace("<", "\\u003c")
+    parts = {
+        "BUTTONS": buttons,
+        "OPTIONS": "".join(f'<option value="{html.escape(text)}">' for text in listed),
+        "START": html.escape(start),
+        "TYPED": TYPED,
+        "OTHER": OTHER,
+        "CONTENT": content,
+    }
+    return fill_page("prompt_box.html", parts)
+
+
+def _content(
+    models: Mapping[str, ZeroShotCLIP], split: Split, chosen: list[int]
+) -> dict[str, object]:
+    """What the page's script computes with."""
+    model = next(iter(models.values()))
+    features, labels = image_features(model.clip, split)
+    weights = torch.cat([m.weights for m in models.values()])  # [templates * K, E]
+    right = [m.logits_from_features(features).argmax(dim=1) == labels for m in models.values()]
+    return {
+        "names": [clean_name(name) for name in model.classnames],
         "templates": list(models),
         "labels": labels[chosen].tolist(),
         "small": sorted(SMALL_WORDS),
-        "accuracy": [round(100 * hit, 1) for hit in hits],
+        "accuracy": [round(100 * hits.float().mean().item(), 1) for hits in right],
         "total": len(split),
         "scale": model.clip.logit_scale.item(),
         "width": weights.shape[1],
         "texts": to_bytes(weights),
         "images": to_bytes(features[chosen]),
     }
-    tags = [
-        picture(split[i][0], f"Picture {n} to classify, chosen by this button", 64, 90)
-        for n, i in enumerate(chosen, 1)
-    ]
-    buttons = "".join(
-        f'<button type="button" aria-pressed="false" data-picture="{n}">{tag}</button>'
-        for n, tag in enumerate(tags)
-    )
-    # One suggestion a class: a list of all would be long, and the box takes any words.
-    first = next(iter(models))
-    listed = [t.format(names[0]) for t in models] + [first.format(name) for name in names]
-    options = "".join(f'<option value="{html.escape(text)}">' for text in listed)
-    parts = {
-        "BUTTONS": buttons,
-        "OPTIONS": options,
-        "START": html.escape(start),
-        "TYPED": TYPED,
-        "OTHER": OTHER,
-        "CONTENT": json.dumps(content).replace("<", "\\u003c"),
-    }
-    page = PAGE.read_text(encoding="utf-8")
-    # In one pass, so that a class name that looks like a mark stays a class name.
-    return HTML(re.sub(r"__([A-Z]+)__", lambda mark: parts[mark[1]], page))
 
 
-def bars_svg(rows: Sequence[Row], alt: str) -> str:
+def bars_svg(rows: Sequence[Bar], alt: str) -> str:
     """Horizontal bars with labels, as an SVG picture on white.
 
     Args:
@@ -170,7 +149,7 @@ def bars_svg(rows: Sequence[Row], alt: str) -> str:
 
 def answer_rows(
     shares: Tensor, names: Sequence[str], truth: int, typed: int | None = None, top: int = 5
-) -> list[Row]:
+) -> list[Bar]:
     """The likeliest classes, and the one that was typed; the true class is marked "(true)".
 
     Args:
@@ -191,7 +170,7 @@ def live_prompt_box(model: ZeroShotCLIP, split: Split, pictures: Sequence[int]) 
     """The same box for any words; each change runs the text tower, so it needs a kernel.
 
     Args:
-        model: A zero-shot classifier; its words give way to those in the box.
+        model: A zero-shot classifier; the words in the box replace its own.
         split: Where the pictures come from.
         pictures: Positions in the split.
     """
@@ -236,7 +215,7 @@ def template_of(text: str, name: str) -> str | None:
 
 
 def _shares(model: ZeroShotCLIP, feature: Tensor, extra: list[str]) -> Tensor:
-    """Probabilities `[K + X]` of the classes and of X more texts."""
+    """Probabilities `[K + extra]` of the classes and of the extra texts."""
     weights = model.weights
     if extra:
         weights = torch.cat([weights, model.clip.encode_text(extra).to(weights.dtype)])

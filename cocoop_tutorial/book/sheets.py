@@ -1,4 +1,4 @@
-"""Contact sheets: small pictures in rows, to see at a glance what a split holds (chapter 2)."""
+"""Contact sheets: small pictures in rows that show at a glance what a split holds (chapter 2)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,16 +11,16 @@ from cocoop_tutorial.book.plots import BASE, NEW, STYLE, figure
 from cocoop_tutorial.datasets.splits import Dataset, Split, open_image
 
 SIDE, GAP = 64, 5  # pixels of a picture, and between two of them
-Row = Sequence[Image.Image | None]
+PictureRow = Sequence[Image.Image | None]
 
 
 def sheet(
-    rows: Sequence[Row], side: int = SIDE, gap: int = GAP, empty: str = "white"
+    rows: Sequence[PictureRow], side: int = SIDE, gap: int = GAP, empty: str = "white"
 ) -> Image.Image:
     """Lays pictures out in rows on white.
 
     Args:
-        rows: Pictures of any size; None leaves a place empty.
+        rows: Pictures of any size; None leaves its place empty.
         side: Width and height of a place, in pixels.
         gap: Pixels between two places.
         empty: Colour of an empty place.
@@ -53,7 +53,7 @@ def of_class(split: Split, label: int, limit: int | None = None) -> list[Image.I
 
 
 @plt.rc_context(STYLE)
-def labelled_rows(rows: Mapping[str, Row], columns: Sequence[str] = ()) -> Figure:
+def labelled_rows(rows: Mapping[str, PictureRow], columns: Sequence[str] = ()) -> Figure:
     """Pictures in rows, each with a label to its left; narrow enough for a phone.
 
     Args:
@@ -111,7 +111,7 @@ def protocol_figure(
     return fig
 
 
-def _padded(images: Sequence[Image.Image], places: int) -> Row:
+def _padded(images: Sequence[Image.Image], places: int) -> PictureRow:
     return [*images, *[None] * (places - len(images))]
 
 

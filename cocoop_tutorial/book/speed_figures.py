@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cocoop_tutorial.book.plots import colour, figure
+from cocoop_tutorial.book.plots import colour, figure, legend_above, log_scales
 
 # Kind of square -> face colour. Skipped work is pale and crossed out.
 SQUARES = {
@@ -19,7 +20,7 @@ SQUARES = {
     "constant": "#CC79A7",
     "skipped": "#ffffff",
 }
-Row = Sequence[str]
+SquareRow = Sequence[str]  # kinds of squares
 PUBLISHED, TRUNCATED, PACKED = "#595959", "#E69F00", "#0072B2"
 HUES = {"published": PUBLISHED, "truncated": TRUNCATED, "packed": PACKED, "replayed": "#CC79A7"}
 
@@ -29,7 +30,7 @@ def prompt_row(n_ctx: int, own: int, length: int, skipped: Sequence[str] = ()) -
 
     Args:
         n_ctx: M.
-        own: Tokens behind the context, the end token included.
+        own: Tokens after the context, including the end token.
         length: Squares in all; the rest is padding.
         skipped: Kinds that are drawn as not computed.
     """
@@ -38,12 +39,12 @@ def prompt_row(n_ctx: int, own: int, length: int, skipped: Sequence[str] = ()) -
     return ["skipped" if kind in skipped else kind for kind in kinds]
 
 
-def squares(panels: dict[str, Sequence[Row]], names: Sequence[str] = ()) -> Figure:
-    """Prompts as rows of squares, one panel below another.
+def squares(panels: dict[str, Sequence[SquareRow]], names: Sequence[str] = ()) -> Figure:
+    """Prompts as rows of squares, one panel above the other.
 
     Args:
         panels: Title to rows; a row is a list of kinds from `SQUARES`.
-        names: What stands left of the rows of every panel that has as many.
+        names: Labels to the left of the rows of every panel that has as many rows.
 
     Returns:
         The figure.
@@ -73,7 +74,7 @@ def _square(x: float, y: float, kind: str) -> Rectangle:
     return Rectangle((x, y), 0.92, 0.86, facecolor=face, edgecolor=edge, hatch=hatch, linewidth=0.5)
 
 
-def _draw_rows(ax: Axes, rows: Sequence[Row], widest: int) -> None:
+def _draw_rows(ax: Axes, rows: Sequence[SquareRow], widest: int) -> None:
     for y, row in enumerate(rows):
         for x, kind in enumerate(row):
             if kind:
@@ -87,7 +88,7 @@ def _draw_rows(ax: Axes, rows: Sequence[Row], widest: int) -> None:
 
 
 def gradient_figure() -> Figure:
-    """What a linear layer computes forward, and the two products of backward."""
+    """What a linear layer computes in the forward pass, and the two products of backward."""
     fig, ax = figure(figsize=(7.2, 2.2))
     ax.set(xlim=(0, 100), ylim=(0, 30))
     ax.axis("off")
@@ -109,7 +110,7 @@ def gradient_figure() -> Figure:
 
 
 def trie_figure(words: Sequence[Sequence[str]]) -> Figure:
-    """Names as paths of tokens; equal beginnings are drawn once.
+    """Names as paths of tokens, with equal beginnings drawn once.
 
     Args:
         words: For each name its tokens as text.
@@ -134,19 +135,17 @@ def trie_figure(words: Sequence[Sequence[str]]) -> Figure:
 
 
 def ladder_figure(frame: pd.DataFrame) -> Figure:
-    """The operations that are left after each saving, as bars.
+    """The operations that remain after each saving, as bars.
 
     Args:
         frame: From `ladder`.
     """
     fig, ax = figure(figsize=(6.6, 3.6))
-    hues = [PUBLISHED] + [PACKED] * (len(frame) - 1)
-    bars = ax.barh(list(frame.index), frame.operations / 1e9, color=hues)
+    sns.barplot(x=frame.operations / 1e9, y=frame.index, color=PACKED, saturation=1, ax=ax)
+    ax.patches[0].set_facecolor(PUBLISHED)
     labels = [f"{total:.1f}x fewer" if i else "" for i, total in enumerate(frame.total)]
-    ax.bar_label(bars, labels, padding=3, fontsize=8)
-    ax.set(xlabel="operations of a training step (billions)")
-    ax.invert_yaxis()
-    ax.grid(axis="y", visible=False)
+    ax.bar_label(ax.containers[0], labels, padding=3, fontsize=8)
+    ax.set(xlabel="operations of a training step (billions)", ylabel="")
     return fig
 
 
@@ -159,32 +158,19 @@ def memory_figure(measured: pd.DataFrame, bench: pd.DataFrame, ceiling: float) -
         ceiling: Bytes that are free, drawn as a dotted line.
     """
     fig, ax = figure(figsize=(6.6, 4.2))
-    if len(bench) and "saved_bytes" in bench:
-        bench = bench[(bench.images == 1) & bench.saved_bytes.notna()]
-    for method, rows in measured.groupby("method"):
-        few = rows.sort_values("classes")
-        per_class = few.saved_bytes.iloc[-1] / few.classes.iloc[-1]
-        line = pd.Series([1, 1000]) * per_class / 2**30
-        ax.plot(
-            [1, 1000], line, color=HUES[method], ls="--", lw=1, label=f"{method}, in proportion"
-        )
-        dots = {"ls": "none", "color": HUES[method]}
-        ax.plot(
-            few.classes, few.saved_bytes / 2**30, marker="o", label=f"{method}, this page", **dots
-        )
-        if len(bench):
-            kept = bench[bench.method == method]
-            ax.plot(
-                kept.classes,
-                kept.saved_bytes / 2**30,
-                marker="s",
-                mfc="none",
-                label=f"{method}, recorded",
-                **dots,
-            )
+    largest = measured.sort_values("classes").groupby("method").last()
+    line = pd.concat([largest.div(largest.classes, axis=0) * K for K in (1, 1000)])
+    look = {"x": "classes", "hue": "method", "palette": HUES, "ax": ax}
+    sns.lineplot(line, y=line.saved_bytes / 2**30, ls="--", lw=1, **look)
+    found = {"o": measured}
+    if "saved_bytes" in bench:
+        found["s"] = bench[(bench.images == 1) & bench.method.isin(line.index)]
+    for marker, dots in found.items():
+        sns.scatterplot(dots, y=dots.saved_bytes / 2**30, marker=marker, legend=False, **look)
     ax.axhline(ceiling / 2**30, color="#000000", ls=":", lw=1.2, label="a GPU of 15 GiB")
-    ax.set(xscale="log", yscale="log", xlabel="classes K", ylabel="saved for backward (GiB)")
-    fig.legend(loc="outside upper left", ncols=2, fontsize=8)
+    log_scales(ax)
+    ax.set(xlabel="classes K", ylabel="saved for backward (GiB)")
+    legend_above(ax, 3)
     return fig
 
 
@@ -193,48 +179,47 @@ def roofline_figure(points: pd.DataFrame, peak: float, bandwidth: float) -> Figu
 
     Args:
         points: From `product_points`.
-        peak: Operations a second of large products.
-        bandwidth: Bytes a second of a large copy.
+        peak: Operations per second in large products.
+        bandwidth: Bytes per second in a large copy.
     """
     fig, ax = figure(figsize=(6.4, 3.6))
     low, high = points.intensity.min() / 2, points.intensity.max() * 2
     ridge = peak / bandwidth
     roof = [min(peak, i * bandwidth) / 1e9 for i in (low, ridge, high)]
     ax.plot([low, ridge, high], roof, color="#000000", label="this machine's limits")
-    ax.plot(
-        points.intensity, points.rate / 1e9, "o", color=colour("CoCoOp"), label="measured products"
-    )
+    look = {"color": colour("CoCoOp"), "label": "measured products", "zorder": 3}
+    sns.scatterplot(x=points.intensity, y=points.rate / 1e9, ax=ax, **look)
     for point in points.itertuples():
-        where = {"xytext": (4, -11), "textcoords": "offset points", "fontsize": 8}
+        where = {"xytext": (7, -4), "textcoords": "offset points", "fontsize": 8}
         ax.annotate(f"n = {point.rows}", (point.intensity, point.rate / 1e9), **where)
-    ax.set(xscale="log", yscale="log")
-    ax.set(xlabel="operations a byte moved", ylabel="billion operations a second")
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2, fontsize=8)
+    log_scales(ax)
+    ax.set(xlabel="operations per byte moved", ylabel="billion operations per second")
+    legend_above(ax, fontsize=8)
     return fig
 
 
 def gain_figure(counted: pd.Series, timed: dict[str, pd.Series]) -> Figure:
-    """How many times less the packed encoder takes: counted, and measured where it was.
+    """How many times less the packed encoder needs: counted, and measured where a time exists.
 
     Args:
         counted: Factors by (classes, images).
-        timed: What was measured to its factors, with the same index; may be empty.
+        timed: What was measured -> its factors, with the same index; may be empty.
     """
     fig, ax = figure(figsize=(6.6, 3.4))
-    places = {where: i for i, where in enumerate(counted.index)}
-    left, right = ([i + end for i in places.values()] for end in (-0.4, 0.4))
-    ax.hlines(counted, left, right, color="#56B4E9", lw=4, label="operations, counted")
-    looks = (("o", PACKED, -0.25), ("^", "#D55E00", 0), ("s", "#009E73", 0.25))
-    for (name, series), (mark, hue, shift) in zip(timed.items(), looks, strict=False):
-        series = series[series.index.isin(counted.index)]
-        where = [places[i] + shift for i in series.index]
-        ax.plot(where, series, mark, color=hue, label=name)
-    ax.set_xticks(list(places.values()), [f"K {k}\nB {b}" for k, b in places], fontsize=7)
-    lowest = pd.concat([counted, *timed.values()]).min()
-    ax.set(yscale="log", ylim=(lowest / 1.5, None), ylabel="published over packed")
-    ticks = [10, 20, 50, 100, 200]
-    ax.set_yticks(ticks, [str(tick) for tick in ticks])
-    ax.set_yticks([], minor=True)
-    ax.grid(axis="x", visible=False)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
+    name = "operations, counted"
+    table = pd.concat({name: counted, **timed}, names=["what", "K", "B"]).rename("factor")
+    table = table.reset_index()
+    table["case"] = [f"K {k}\nB {b}" for k, b in zip(table.K, table.B, strict=True)]
+    look = {"x": "case", "y": "factor", "order": table.case[: len(counted)], "ax": ax}
+    look |= {"linestyle": "none", "hue": "what"}
+    dash = {"marker": "_", "markersize": 24, "markeredgewidth": 4, "palette": ["#56B4E9"]}
+    sns.pointplot(table[table.what == name], **dash, **look)
+    marks = {"markers": ["o", "^", "s"][: len(timed)], "markersize": 5, "markeredgewidth": 0}
+    marks |= {"dodge": 0.5, "palette": [PACKED, "#D55E00", "#009E73"][: len(timed)]}
+    sns.pointplot(table[table.what != name], **marks, **look)
+    ax.tick_params(axis="x", labelsize=8)
+    log_scales(ax, "y")
+    ax.set(xlabel="", ylim=(table.factor.min() / 1.5, None), ylabel="published over packed")
+    ax.set_yticks([10, 20, 50, 100, 200])
+    legend_above(ax, handlelength=3, fontsize=8)
     return fig

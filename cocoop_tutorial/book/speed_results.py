@@ -8,10 +8,10 @@ import pandas as pd
 from cocoop_tutorial.errors import MissingDataError
 from cocoop_tutorial.results import load_result
 
-METHODS = ("published", "truncated", "packed")
+ENCODER_NAMES = ("published", "truncated", "packed")
 REPLAYED = "replayed"  # the packed encoder's training step from a CUDA graph
 AS_IT_IS = "as it is"  # the packed encoder with no switch turned
-# What an epoch's time goes to, in the order of the work.
+# What an epoch spends its time on, in the order of the work.
 PARTS = (
     "checking images",
     "waiting for images",
@@ -25,7 +25,7 @@ PARTS = (
 
 
 def load_bench(device: str, folder: Path | None = None) -> pd.DataFrame:
-    """The rows of `results/bench_text_encoder_DEVICE.json`; says so where there is no such file.
+    """The rows of `results/bench_text_encoder_DEVICE.json`; or a note that there is no such file.
 
     Args:
         device: "cpu" or "cuda"; or another machine's file, as "cpu_avx512".
@@ -34,7 +34,7 @@ def load_bench(device: str, folder: Path | None = None) -> pd.DataFrame:
     Returns:
         One row for each number of `classes`, of `images` and `method`: `train` and `inference`
         (median seconds), `train_low` and so on, `saved_bytes`, `peak_process_bytes`, `tokens`,
-        `train_operations`, `rate` (operations a second, measured beside the cell) and `skipped`
+        `train_operations`, `rate` (operations per second, measured with the cell) and `skipped`
         (why there is no time). Empty if nothing is recorded.
     """
     data = _recorded(f"bench_text_encoder_{device}", device, folder)
@@ -52,7 +52,7 @@ def load_bench(device: str, folder: Path | None = None) -> pd.DataFrame:
 
 
 def _recorded(name: str, device: str, folder: Path | None) -> dict[str, Any]:
-    """The data of a result; empty, with a word to the reader, if there is none."""
+    """The data of a result; if there is none, an empty dictionary and a note to the reader."""
     try:
         return load_result(name, folder)["data"]
     except MissingDataError:
@@ -62,7 +62,7 @@ def _recorded(name: str, device: str, folder: Path | None) -> dict[str, Any]:
 
 
 def load_epoch(device: str, folder: Path | None = None) -> pd.DataFrame:
-    """The cases of `results/bench_end_to_end_DEVICE.json`; says so where there is no such file.
+    """The cases of `results/bench_end_to_end_DEVICE.json`; or a note that there is no such file.
 
     Args:
         device: "cpu" or "cuda".
@@ -83,7 +83,7 @@ def load_epoch(device: str, folder: Path | None = None) -> pd.DataFrame:
 
 
 def epoch_table(epoch: pd.DataFrame) -> pd.DataFrame:
-    """Where an epoch's time goes: seconds, and milliseconds an image.
+    """Where an epoch's time goes: in seconds, and in milliseconds per image.
 
     Args:
         epoch: From `load_epoch`.
@@ -95,15 +95,15 @@ def epoch_table(epoch: pd.DataFrame) -> pd.DataFrame:
         case = f"{views}, {shots} shots, B = {size}"
         seconds = row[parts].astype(float)
         columns[case, "s"] = seconds
-        columns[case, "ms an image"] = 1e3 * seconds / row.images
+        columns[case, "ms per image"] = 1e3 * seconds / row.images
     table = pd.DataFrame(columns).rename({"decoding": "decoding, in threads beside it"})
     return table[(table > 0).any(axis=1)]  # without the parts that this machine does not have
 
 
 def cost_table(device: str, folder: Path | None = None) -> pd.DataFrame:
-    """CoOp's training step beside CoCoOp's, both with the packed encoder, in ms an image.
+    """CoOp's and CoCoOp's training step, both with the packed encoder, in ms per image.
 
-    On a GPU the quicker of the plain step and the replayed one counts, as in training.
+    On a GPU, the faster of the plain and the replayed step counts, as in training.
 
     Args:
         device: "cpu" or "cuda".
@@ -139,7 +139,7 @@ def ratios(bench: pd.DataFrame, column: str, over: str = "packed") -> pd.Series:
 
 
 def launch_table(bench: pd.DataFrame) -> pd.DataFrame:
-    """What a GPU saves when it need not wait for launches.
+    """What a GPU saves when it does not have to wait for launches.
 
     Args:
         bench: From `load_bench`, of a GPU.
@@ -154,7 +154,7 @@ def launch_table(bench: pd.DataFrame) -> pd.DataFrame:
 
 
 def bench_table(bench: pd.DataFrame) -> pd.DataFrame:
-    """Training steps side by side, in milliseconds; a method that was not timed gets counts.
+    """Training steps in milliseconds, side by side; counts where a method was not timed.
 
     Args:
         bench: From `load_bench`.
@@ -172,11 +172,11 @@ def bench_table(bench: pd.DataFrame) -> pd.DataFrame:
 
     text = bench.assign(cell=bench.apply(cell, axis=1))
     wide = text.pivot(index=["classes", "images"], columns="method", values="cell")
-    return wide[[method for method in (*METHODS, REPLAYED) if method in wide]]
+    return wide[[method for method in (*ENCODER_NAMES, REPLAYED) if method in wide]]
 
 
 def _ms(seconds: float) -> str:
-    """Milliseconds in words, short ones with a decimal."""
+    """Milliseconds as text, with a decimal if there are few."""
     return f"{1e3 * seconds:,.{0 if seconds >= 0.1 else 1}f}"
 
 

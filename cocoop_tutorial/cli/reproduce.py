@@ -6,10 +6,13 @@ from typing import Annotated
 import typer
 
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Processes, of one thread each; none means one a core.")
+    int | None, typer.Option(min=1, help="Processes, of one thread each; by default one per core.")
 ]
 
 app = typer.Typer(help="Make the measured results of the book again.", no_args_is_help=True)
+Engine = Annotated[
+    str, typer.Option(help="local, or dask: the cluster that DASK_SCHEDULER_ADDRESS names.")
+]
 
 
 def register(parent: typer.Typer) -> None:
@@ -19,31 +22,32 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("zero-shot")
 def zero_shot() -> None:
-    """Score emoji-clip, untrained on them, on every evaluation house and every emoji dataset."""
+    """Score emoji-clip, without any training, on every evaluation house and emoji dataset."""
     from cocoop_tutorial.experiments import reproduce  # here, so that --help need not load PyTorch
 
     typer.echo(f"wrote {reproduce.zero_shot().name}")
 
 
 @app.command("prompt-settings")
-def prompt_settings(jobs: Jobs = None) -> None:
+def prompt_settings(jobs: Jobs = None, engine: Engine = "local") -> None:
     """Choose the learning rates of CoOp and CoCoOp, on a dataset that no result uses."""
     from cocoop_tutorial.experiments import reproduce
 
-    typer.echo(f"wrote {reproduce.prompt_settings(jobs).name}")
+    typer.echo(f"wrote {reproduce.prompt_settings(jobs, engine).name}")
 
 
 @app.command("prompt-learning")
 def prompt_learning(
     method: Annotated[
-        list[str] | None, typer.Option(help="zero-shot, CoOp or CoCoOp; none means all.")
+        list[str] | None, typer.Option(help="zero-shot, CoOp or CoCoOp; by default all.")
     ] = None,
     jobs: Jobs = None,
+    engine: Engine = "local",
 ) -> None:
-    """Train CoOp and CoCoOp on emoji datasets with three seeds; goes on where it stopped."""
+    """Train CoOp and CoCoOp on emoji datasets with three seeds; continues where it stopped."""
     from cocoop_tutorial.experiments import reproduce
 
-    typer.echo(f"wrote {reproduce.prompt_learning(method, jobs).name}")
+    typer.echo(f"wrote {reproduce.prompt_learning(method, jobs, engine).name}")
 
 
 @app.command("hero")

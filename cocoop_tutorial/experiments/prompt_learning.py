@@ -1,9 +1,9 @@
 """CoOp and CoCoOp on the smaller emoji datasets, three seeds each: chapters 3 and 4.
 
-No dataset was picked for its numbers. Of those with fewer than fifty classes, one serves to choose
-the learning rates; the others give the results. All of them divide drawings alike: those of shots,
-validation and test are different ones. The paper's validation images come from the shots' source;
-here that is only true of other poses of the shots' drawings, so the loss on these decides.
+No dataset was picked for its numbers. Of those with fewer than fifty classes, one is used to choose
+the learning rates, and the others give the results. In all of them, shots, validation and test show
+different drawings. The paper's validation images come from the same source as the shots. Here this
+is true only of other poses of the shots' drawings, so the loss on those chooses the rate.
 """
 
 import itertools
@@ -26,8 +26,8 @@ from cocoop_tutorial.models.coop import CoOp
 from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
 from cocoop_tutorial.training.loop import TrainConfig, train
 
-MAIN = "emoji_food"  # the chapters' live runs: of middle size
-CHOSEN_ON = "emoji_transport"  # for the learning rates only: none of its numbers is a result
+MAIN = "emoji_food"  # for the chapters' live runs, because it is of middle size
+CHOSEN_ON = "emoji_transport"  # only for choosing learning rates, never for results
 DATASETS = (
     MAIN,
     "emoji_places",
@@ -39,11 +39,12 @@ DATASETS = (
 )
 SEEDS = (1, 2, 3)
 RATES = (0.002, 0.006, 0.02, 0.06, 0.2)
-LOOKS = 10  # during a run; at each epoch they would take CoOp longer than the training does
+MEASUREMENTS = 10  # during a run; one per epoch would take CoOp longer than its training
 METHODS = ("CoCoOp", "CoOp", "zero-shot")  # the long runs first
 
-# The released code's optimiser, schedule and warm-up. CoCoOp's batch is 8 and not 1, because the
-# packed encoder can hold it; CoOp has the paper's epochs for ImageNet, a quarter of the others'.
+# The optimiser, schedule and warm-up are those of the released code. CoCoOp's batch is 8 instead of
+# 1, because it fits with the packed encoder. CoOp has as many epochs as the paper's on ImageNet, a
+# quarter of those on the other datasets.
 SETTINGS = {
     "CoOp": TrainConfig(epochs=50, batch_size=32, lr=0.02),
     "CoCoOp": TrainConfig(epochs=10, batch_size=8, lr=0.02),
@@ -64,34 +65,34 @@ def settings(method: str, folder: Path | None = None) -> TrainConfig:
 
 @cache
 def _whole(dataset: str) -> Dataset:
-    return load_dataset(dataset)  # once: every look asks which images are no shots
+    return load_dataset(dataset)  # cached, because every measurement needs it
 
 
 def few_shot_halves(dataset: str, seed: int) -> tuple[Dataset, Dataset]:
-    """Base and new half of a dataset with 16 shots; the draw comes before the split."""
+    """The base and new halves of a dataset with 16 shots, which are drawn before the split."""
     return base_new(few_shot(_whole(dataset), shots=16, seed=seed))
 
 
 def other_poses(half: Dataset) -> Split:
-    """The training images that are no shots: other poses of the drawings that the shots show."""
+    """The training images that are not shots: other poses of the shots' drawings."""
     whole, shots = _whole(half.name), {path for path, _ in half.train.samples}
     label = {name: i for i, name in enumerate(half.classnames)}
     rest = [(path, whole.classnames[y]) for path, y in whole.train.samples if path not in shots]
     return Split([(path, label[name]) for path, name in rest if name in label])
 
 
-def part(half: Dataset, split: str) -> Split:
+def images_of(half: Dataset, split: str) -> Split:
     """The images of a split: "val", "test", or "poses" for `other_poses`."""
     return other_poses(half) if split == "poses" else half.split(split)
 
 
 def start_words(data: Dataset) -> str:
-    """What a context starts as: the words before the name in the dataset's template, if any."""
+    """The words that a context starts from: those before the name in the dataset's template."""
     return data.template.split("{}")[0].strip() or "a photo of a"
 
 
 def build(method: str, clip: FrozenCLIP, data: Dataset, seed: int) -> nn.Module:
-    """A model of one method for the classes of `data`; only a Meta-Net needs the seed."""
+    """A model of one method for the classes of `data`; only the Meta-Net needs the seed."""
     if method == "zero-shot":
         return ZeroShotCLIP(clip, data.classnames, data.template)
     torch.manual_seed(seed)
@@ -106,10 +107,10 @@ def score(model: nn.Module, base: Dataset, new: Dataset, split: str) -> dict[str
         model: With the base classes' names.
         base: The half that it trained on.
         new: The other half.
-        split: As for `part`.
+        split: As for `images_of`.
     """
-    b = evaluate(model, base, part(base, split)).accuracy
-    n = evaluate(model.with_classnames(new.classnames), new, part(new, split)).accuracy
+    b = evaluate(model, base, images_of(base, split)).accuracy
+    n = evaluate(model.with_classnames(new.classnames), new, images_of(new, split)).accuracy
     return {"base": b, "new": n, "H": harmonic_mean(b, n)}
 
 
@@ -118,8 +119,8 @@ def measure_cell(clip: FrozenCLIP, cell: Cell) -> list[Row]:
 
     Returns:
         Rows with `epoch, split, base, new, H, train_seconds`: for "val" and "poses" one before
-        training, with epoch 0, and `LOOKS` more until its end (or one an epoch, if that is less);
-        for "test" only one, of the trained model, with epoch -1.
+        training, with epoch 0, and `MEASUREMENTS` more until its end (or one per epoch, if that is
+        less); for "test" only one, of the trained model, with epoch -1.
     """
     base, new = few_shot_halves(cell.dataset, cell.seed)
     model = build(cell.method, clip, base, cell.seed)
@@ -136,7 +137,7 @@ def measure_cell(clip: FrozenCLIP, cell: Cell) -> list[Row]:
 
         def after_epoch(model: nn.Module) -> dict[str, float]:
             epoch = next(epochs)
-            if epoch == last or epoch % max(1, last // LOOKS) == 0:
+            if epoch == last or epoch % max(1, last // MEASUREMENTS) == 0:
                 look(model, "val", "poses", epoch=epoch)
             return {}  # no column for the history
 
@@ -147,9 +148,9 @@ def measure_cell(clip: FrozenCLIP, cell: Cell) -> list[Row]:
 
 
 def try_rate(clip: FrozenCLIP, cell: Cell) -> list[Row]:
-    """Trains one cell; a row each for "poses" and "val", with loss and accuracy on base classes.
+    """Trains one cell and returns loss and accuracy on base classes, for "poses" and for "val".
 
-    The loss decides: with so few images, many rates tie in accuracy. New classes are not looked at.
+    The loss decides, because many rates tie in accuracy with so few images.
     """
     assert cell.config is not None
     base, _ = few_shot_halves(cell.dataset, cell.seed)
@@ -157,7 +158,7 @@ def try_rate(clip: FrozenCLIP, cell: Cell) -> list[Row]:
     train(model, base, cell.config)
     rows: list[Row] = []
     for split in ("poses", "val"):
-        result = evaluate(model, base, part(base, split))
+        result = evaluate(model, base, images_of(base, split))
         loss = F.cross_entropy(result.logits, result.labels).item()
         scores = {"split": split, "loss": loss, "base": result.accuracy}
         rows.append({"lr": cell.config.lr, **scores})
@@ -165,9 +166,13 @@ def try_rate(clip: FrozenCLIP, cell: Cell) -> list[Row]:
 
 
 def run_grid(
-    clip: FrozenCLIP, methods: Sequence[str] = METHODS, folder: Path | None = None, jobs: int = 1
+    clip: FrozenCLIP,
+    methods: Sequence[str] = METHODS,
+    folder: Path | None = None,
+    jobs: int = 1,
+    engine: str = "local",
 ) -> Path:
-    """Runs what the result file lacks: each method, dataset and seed; see `run_cells`."""
+    """Runs every method, dataset and seed that the result file lacks; see `run_cells`."""
     configs = {m: settings(m, folder) if m in SETTINGS else None for m in METHODS}
     cells = [
         Cell(dataset, m, seed, config and replace(config, seed=seed))
@@ -176,10 +181,12 @@ def run_grid(
         for seed in SEEDS
     ]
     command = "cocoop reproduce prompt-learning"
-    return run_cells(clip, RESULT, command, cells, measure_cell, methods, folder, jobs)
+    return run_cells(clip, RESULT, command, cells, measure_cell, methods, folder, jobs, engine)
 
 
-def choose_settings(clip: FrozenCLIP, folder: Path | None = None, jobs: int = 1) -> Path:
+def choose_settings(
+    clip: FrozenCLIP, folder: Path | None = None, jobs: int = 1, engine: str = "local"
+) -> Path:
     """Tries every rate of `RATES` for both methods on `CHOSEN_ON`; see `run_cells`."""
     cells = [
         Cell(CHOSEN_ON, m, seed, replace(SETTINGS[m], lr=lr, seed=seed))
@@ -189,4 +196,4 @@ def choose_settings(clip: FrozenCLIP, folder: Path | None = None, jobs: int = 1)
         for seed in SEEDS
     ]
     command = "cocoop reproduce prompt-settings"
-    return run_cells(clip, CHOICE, command, cells, try_rate, METHODS, folder, jobs)
+    return run_cells(clip, CHOICE, command, cells, try_rate, METHODS, folder, jobs, engine)

@@ -40,7 +40,7 @@ def rate_losses(method: str, folder: Path | None = None) -> pd.DataFrame:
 
 
 def ends(rows: pd.DataFrame) -> pd.DataFrame:
-    """The trained model's rows: one for each split, dataset, seed and method.
+    """The trained model's rows: one per split, dataset, seed and method.
 
     Args:
         rows: From `recorded`.
@@ -49,7 +49,7 @@ def ends(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains(rows: pd.DataFrame, method: str, over: str) -> pd.DataFrame:
-    """What the trained `method` has more than `over`, in percentage points.
+    """How far the trained `method` is above `over`, in percentage points.
 
     Args:
         rows: From `recorded`.
@@ -64,7 +64,7 @@ def gains(rows: pd.DataFrame, method: str, over: str) -> pd.DataFrame:
 
 
 def summary(gain: pd.DataFrame) -> pd.DataFrame:
-    """The mean of gains, and how sure it is.
+    """The mean of gains, and how certain it is.
 
     The datasets are the sample: seeds of one dataset share its classes and test images.
 
@@ -72,7 +72,7 @@ def summary(gain: pd.DataFrame) -> pd.DataFrame:
         gain: From `gains`, of one split: indexed by dataset and seed.
 
     Returns:
-        One row for each of `base`, `new` and `H`: `mean`, `error` (the standard error over
+        One row per measure (`base`, `new`, `H`) with `mean`, `error` (the standard error over
         datasets; not-a-number for one), `clear` (the mean is more than two errors from 0), and how
         many runs are `above` 0 and `below`.
     """

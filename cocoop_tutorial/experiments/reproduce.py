@@ -1,7 +1,7 @@
-"""Commands that make the files of `results/` again, each with its provenance.
+"""Functions that produce the files of `results/` again, each with its provenance.
 
 `cocoop reproduce zero-shot`: what emoji-clip knows before any learning (chapters 1 and 2).
-`cocoop reproduce prompt-settings`: the learning rates of CoOp and CoCoOp; comes before the next.
+`cocoop reproduce prompt-settings`: the learning rates of CoOp and CoCoOp; run it before the next.
 `cocoop reproduce prompt-learning`: CoOp and CoCoOp over three seeds (chapters 3 and 4).
 """
 
@@ -27,9 +27,9 @@ SIDE = 0.875
 
 @torch.no_grad()
 def all_concepts(clip: FrozenCLIP, package: str) -> dict[str, float]:
-    """Zero-shot top-1 (%) on every drawing of a package, on white, all its concepts as classes.
+    """Zero-shot accuracy (%) on every drawing of a package, with all its concepts as classes.
 
-    A drawing takes up `SIDE` of the picture's side.
+    The drawings are on white and take up `SIDE` of the picture's side.
     """
     loaded = drawings.load(package)
     concepts = {c.slug: making.class_name(c) for c in sources.concepts()}
@@ -59,7 +59,7 @@ def zero_shot_row(clip: FrozenCLIP, name: str) -> dict:
 
 
 def zero_shot() -> Path:
-    """Scores emoji-clip, untrained on them, on every evaluation house and emoji dataset."""
+    """Scores emoji-clip, without any training, on every evaluation house and emoji dataset."""
     clip = load_clip("emoji-clip", device="cpu")
     houses = {name: all_concepts(clip, name) for name in making.evaluation_packages()}
     rows = [zero_shot_row(clip, name) for name in emoji.NAMES]
@@ -73,30 +73,34 @@ def zero_shot() -> Path:
     return save_result("zero_shot", data, "cocoop reproduce zero-shot", device="cpu")
 
 
-def prompt_learning(methods: list[str] | None = None, jobs: int | None = None) -> Path:
-    """Trains CoOp and CoCoOp on emoji datasets with three seeds; goes on where it stopped.
+def prompt_learning(
+    methods: list[str] | None = None, jobs: int | None = None, engine: str = "local"
+) -> Path:
+    """Trains CoOp and CoCoOp on emoji datasets with three seeds; continues where it was stopped.
 
     Args:
         methods: Some of "zero-shot", "CoOp", "CoCoOp"; None means all.
-        jobs: Processes, of one thread each; None takes one a core.
+        jobs: Processes, of one thread each; None means one per core.
+        engine: "local" or "dask", as for `cells.processes`.
 
     Raises:
-        UnknownNameError: A method of another name.
+        UnknownNameError: A method or an engine of another name.
     """
     for name in methods or ():
         if name not in grid.METHODS:
             raise UnknownNameError(f"Unknown method {name!r}. {suggest(name, grid.METHODS)}")
     torch.set_num_threads(1)
     clip = load_clip("emoji-clip", device="cpu")
-    return grid.run_grid(clip, methods or grid.METHODS, jobs=jobs or cpu_count())
+    return grid.run_grid(clip, methods or grid.METHODS, None, jobs or cpu_count(), engine)
 
 
-def prompt_settings(jobs: int | None = None) -> Path:
+def prompt_settings(jobs: int | None = None, engine: str = "local") -> Path:
     """Tries learning rates on a dataset that no result uses; the chapters take the best ones.
 
     Args:
-        jobs: Processes, of one thread each; None takes one a core.
+        jobs: Processes, of one thread each; None means one per core.
+        engine: "local" or "dask", as for `cells.processes`.
     """
     torch.set_num_threads(1)
     clip = load_clip("emoji-clip", device="cpu")
-    return grid.choose_settings(clip, jobs=jobs or cpu_count())
+    return grid.choose_settings(clip, None, jobs or cpu_count(), engine)

@@ -35,7 +35,8 @@ def test_cells_of_a_chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "book.setup(seed=7)",
         "plots.bars({'CLIP': 70.0})",
         "book.show_source(harmonic_mean)",
-        "book.show_result('r', 'Base: {coop[base]:.1f}%')",
+        "book.show_text('Base: {coop[base]:.1f}%', **book.load_result('r')['data'])\n"
+        "book.cite_result('r')",
         "from cocoop_tutorial.progress import bar\nfor _ in bar(range(3), 'steps'): pass",
     )
     printed = outputs[0][0]["text"]

@@ -19,7 +19,7 @@ def test_tokens() -> None:
     ch5.check_tokens(count)
     with pytest.raises(AssertionError, match="padded row"):
         ch5.check_tokens(lambda b, m, names, n: (len(names) * n, count(b, m, names, n)[1]))
-    with pytest.raises(AssertionError, match="once an image"):
+    with pytest.raises(AssertionError, match="once per image"):
         ch5.check_tokens(
             lambda b, m, names, n: (b * len(names) * n, b * sum(m + 3 + k for k in names))
         )

@@ -1,4 +1,4 @@
-"""Figures: legible on any background, one colour a method, nothing lost."""
+"""Figures: legible on any background, one colour per method, no value missing."""
 
 import io
 from itertools import combinations
@@ -15,6 +15,8 @@ from PIL import Image
 
 from cocoop_tutorial import Evaluation
 from cocoop_tutorial.book import plots
+from cocoop_tutorial.book.clip_figures import template_figure
+from cocoop_tutorial.book.coop_figures import class_page
 
 mpl.use("Agg")
 
@@ -34,7 +36,7 @@ def evaluation(seed: int = 0) -> Evaluation:
 FIGURES = {
     "bars": lambda: plots.bars({"CLIP": 70.0, "CoOp": 80.0}),
     "curves": lambda: plots.curves({"CoOp": np.random.default_rng(0).random((3, 5))}),
-    "reliability": lambda: plots.reliability_diagram(evaluation()),
+    "reliability": lambda: plots.reliability_diagram({"CLIP": evaluation()}),
     "grid": lambda: plots.image_grid([Image.new("RGB", (8, 8), "red")] * 3, ["a", "b", "c"]),
 }
 
@@ -85,26 +87,29 @@ def test_the_three_main_methods_differ_for_everyone(kind: str) -> None:
         for m in ("CLIP", "CoOp", "CoCoOp")
     ]
     assert all(np.abs(a - b).max() > 0.2 for a, b in combinations(seen, 2))
-    markers = {plots.style_of(m)[1] for m in plots.METHODS}
-    assert len(markers) == len(plots.METHODS)
+    markers = {plots.style_of(m)[1] for m in plots.METHOD_STYLES}
+    assert len(markers) == len(plots.METHOD_STYLES)
 
 
-@pytest.mark.parametrize("method", plots.METHODS)
+@pytest.mark.parametrize("method", plots.METHOD_STYLES)
 def test_colours_stand_out_from_white(method: str) -> None:
     luminance = linear(plots.colour(method)) @ [0.2126, 0.7152, 0.0722]
     assert 1.05 / (luminance + 0.05) > 2  # the contrast ratio of WCAG
 
 
-def test_bars_show_every_value_and_its_error() -> None:
-    frame = pd.DataFrame({"CoOp": [80.0, 60.0], "CoCoOp": [79.0, 70.0]}, index=["base", "new"])
-    figure = plots.bars(frame, errors=frame * 0.1, title="t")
-    (ax,) = figure.axes
-    assert sorted(p.get_height() for p in ax.patches) == [60, 70, 79, 80]
-    assert {t.get_text() for t in ax.texts} == {"80.0", "60.0", "79.0", "70.0"}
+def test_bars_show_the_mean_of_the_seeds_and_their_deviation() -> None:
+    groups = ["base", "new"] * 2  # two seeds
+    frame = pd.DataFrame({"CoOp": [78.0, 60, 82, 64], "CoCoOp": [79.0, 71, 79, 73]}, index=groups)
+    (ax,) = plots.bars(frame).axes
+    assert [bar.get_height() for bar in ax.patches] == [80, 62, 79, 72]
+    assert [text.get_text() for text in ax.texts] == ["80.0", "62.0", "79.0", "72.0"]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["base", "new"]
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["CoOp", "CoCoOp"]
-    ends = sorted(y for c in ax.collections for s in c.get_segments() for y in s[:, 1])
-    np.testing.assert_allclose(ends, [54, 63, 66, 71.1, 72, 77, 86.9, 88])
+    assert [{bar.get_hatch() for bar in bars} for bars in ax.containers] == [{"//"}, {"\\\\"}]
+    ends = sorted(y for line in ax.lines for y in (min(line.get_ydata()), max(line.get_ydata())))
+    spread = np.sqrt([8, 8, 0, 2])
+    middle = np.array([80, 62, 79, 72])
+    np.testing.assert_allclose(ends, sorted([*(middle - spread), *(middle + spread)]))
 
 
 def test_curves_show_the_mean_and_the_whole_range() -> None:
@@ -115,18 +120,26 @@ def test_curves_show_the_mean_and_the_whole_range() -> None:
     assert band.min() == 1 and band.max() == 6
 
 
-def test_drawing_into_given_axes() -> None:
-    figure, (left, right) = plots.figure(1, 2)
-    assert plots.bars({"CLIP": 1.0}, ax=left) is figure
-    assert (
-        plots.reliability_diagram({"CoOp": evaluation(), "CLIP": evaluation(1)}, ax=right) is figure
-    )
-    assert len(right.lines) == 3
+def test_reliability_shows_each_model_beside_the_diagonal() -> None:
+    (ax,) = plots.reliability_diagram({"CoOp": evaluation(), "CLIP": evaluation(1)}).axes
+    assert len(ax.lines) == 3
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == [f"CoOp (ECE {evaluation().ece:.1f}%)", f"CLIP (ECE {evaluation(1).ece:.1f}%)"]
+
+
+def test_logarithmic_axes_have_plain_numbers() -> None:
+    figure, ax = plots.figure()
+    ax.plot([1, 1000], [0.01, 10])
+    plots.log_scales(ax)
+    figure.canvas.draw()
+    for axis in (ax.xaxis, ax.yaxis):
+        assert {"1", "10"} <= {label.get_text() for label in axis.get_ticklabels()}
+        assert not any("$" in label.get_text() for label in axis.get_ticklabels(which="both"))
 
 
 def test_grid_shows_each_image_with_its_caption() -> None:
     images = [Image.new("RGB", (4, 4), (i, 0, 0)) for i in range(5)]
-    figure = plots.image_grid(images, [f"c{i}" for i in range(5)], columns=3, title="all")
+    figure = plots.image_grid(images, [f"c{i}" for i in range(5)], columns=3)
     assert len(figure.axes) == 6
     shown = [ax for ax in figure.axes if ax.images]
     assert [ax.get_title() for ax in shown] == ["c0", "c1", "c2", "c3", "c4"]
@@ -140,7 +153,10 @@ def test_class_names_are_drawn_as_they_are() -> None:
     names = ["a$b", "$x^", r"$\frac$", "{{ 7 * 7 }}"]
     grid = plots.image_grid([Image.new("RGB", (8, 8), "red")] * 4, names)
     bars = plots.bars(pd.DataFrame({"CLIP": [1.0, 2, 3, 4]}, index=names))
-    for figure in (grid, bars):
+    templates = template_figure(dict.fromkeys(names, 1.0), {"$": 2.0})
+    for figure in (grid, bars, templates):
         pixels(figure)  # formulas are read when the figure is drawn
+    values = pd.Series([1.0, 2, 3, 4], index=names)
+    assert class_page(values, values[::-1], "base", 1).startswith("<img")
     assert [ax.get_title() for ax in grid.axes] == names
     assert [label.get_text() for label in bars.axes[0].get_xticklabels()] == names

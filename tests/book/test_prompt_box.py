@@ -1,13 +1,11 @@
 """The prompt box: how it reads a text, what it stores, and what it answers."""
 
-import base64
-import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from prompt_pages import nearest_template, page_data, unpack
 from torch.nn import functional as F
 
 from cocoop_tutorial import Split, ZeroShotCLIP, image_features, load_clip
@@ -24,7 +22,7 @@ TEMPLATES = ["an emoji of {}.", "{}", "a photo of a {}.", "this is not a {}."]
         ("the face of a cat face", "cat face"),
         ("some food", "pot of food"),
         ("a leaf", "leaf fluttering in wind"),
-        ("a photo of a zebra", None),  # "of" and "a" stand in names, but name nothing
+        ("a photo of a zebra", None),  # "of" and "a" occur in names, but name nothing
         ("", None),
     ],
 )
@@ -43,7 +41,7 @@ def test_finds_the_class_in_a_text(text: str, name: str | None) -> None:
     ],
 )
 def test_takes_the_nearest_template(text: str, name: str, template: str) -> None:
-    assert TEMPLATES[box.nearest_template(text, name, TEMPLATES)] == template
+    assert TEMPLATES[nearest_template(text, name, TEMPLATES)] == template
 
 
 @pytest.mark.parametrize(
@@ -58,14 +56,9 @@ def test_makes_a_template_of_a_text(text: str, name: str, template: str | None) 
     assert box.template_of(text, name) == template
 
 
-def unpack(text: str, width: int) -> torch.Tensor:
-    rows = np.frombuffer(base64.urlsafe_b64decode(text), np.int8).reshape(-1, width)
-    return F.normalize(torch.from_numpy(rows.astype(np.float32)), dim=-1)
-
-
 def test_small_integers_keep_the_cosines() -> None:
     rows = F.normalize(torch.randn(40, 256, generator=torch.Generator().manual_seed(0)), dim=-1)
-    back = unpack(box.to_bytes(rows), 256)
+    back = torch.tensor(unpack(box.to_bytes(rows), 256)).float()
     assert (back @ back.T - rows @ rows.T).abs().max() < 3e-3
 
 
@@ -91,13 +84,13 @@ def test_page_holds_what_the_models_say(clip, split: Split) -> None:
     models = {t: ZeroShotCLIP(clip, NAMES, t) for t in TEMPLATES}
     chosen = [3, 8, 20]
     page = box.prompt_box(models, split, chosen, 'a "cat" <b>').data
-    data = json.loads(re.search(r"var data = (\{.*\});", page)[1])
-    texts = unpack(data["texts"], data["width"]).view(len(TEMPLATES), len(NAMES), -1)
-    images = unpack(data["images"], data["width"])
+    data = page_data(page)
+    texts, images = (torch.tensor(unpack(data[k], data["width"])) for k in ("texts", "images"))
+    texts = texts.float().view(len(TEMPLATES), len(NAMES), -1)
     features, labels = image_features(clip, split)
     for t, model in enumerate(models.values()):
         wanted = model.logits_from_features(features).softmax(dim=1)
-        got = (data["scale"] * images @ texts[t].T).softmax(dim=1)
+        got = (data["scale"] * images.float() @ texts[t].T).softmax(dim=1)
         assert torch.allclose(got, wanted[chosen], atol=0.02)
         hits = (wanted.argmax(dim=1) == labels).float().mean().item()
         assert data["accuracy"][t] == pytest.approx(100 * hits, abs=0.06)

@@ -2,21 +2,25 @@
 
 import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import dask
 import pandas as pd
 import pytest
 import torch
+from distributed import Client, LocalCluster
 from small_clips import small_clip
 
 from cocoop_tutorial import TrainConfig, load_clip, load_dataset, load_result, save_result
 from cocoop_tutorial.book import coop_figures
 from cocoop_tutorial.datasets.emoji import drawing
 from cocoop_tutorial.errors import MissingDataError
+from cocoop_tutorial.experiments import cells as cells_module
 from cocoop_tutorial.experiments import prompt_learning as grid
 from cocoop_tutorial.experiments import prompt_results as read
-from cocoop_tutorial.experiments.cells import Cell, made_by
+from cocoop_tutorial.experiments.cells import Cell, made_by, run_cells
 from cocoop_tutorial.text_encoder import words
 
 SMALLEST = "emoji_clothing"
@@ -35,7 +39,7 @@ def rows_of(path: Path) -> list[dict]:
     return json.loads(path.read_text())["data"]
 
 
-def test_grid_goes_on_where_it_stopped(tiny, tmp_path: Path, monkeypatch) -> None:
+def test_grid_continues_where_it_stopped(tiny, tmp_path: Path, monkeypatch) -> None:
     clip, done = small_clip("resnet"), []
     measure = grid.measure_cell
 
@@ -62,15 +66,15 @@ def test_grid_goes_on_where_it_stopped(tiny, tmp_path: Path, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("epochs", "looks"), [(1, [0, 1]), (5, [0, 2, 4, 5]), (4, [0, 1, 2, 3, 4])]
+    ("epochs", "measured"), [(1, [0, 1]), (5, [0, 2, 4, 5]), (4, [0, 1, 2, 3, 4])]
 )
-def test_looks_while_training(epochs: int, looks: list[int], monkeypatch) -> None:
-    monkeypatch.setattr(grid, "LOOKS", 2 if epochs == 5 else 10)
+def test_measurements_while_training(epochs: int, measured: list[int], monkeypatch) -> None:
+    monkeypatch.setattr(grid, "MEASUREMENTS", 2 if epochs == 5 else 10)
     config = TrainConfig(epochs=epochs, batch_size=128)
     rows = grid.measure_cell(small_clip("resnet"), Cell(SMALLEST, "CoOp", 1, config))
-    assert [r["epoch"] for r in rows if r["split"] == "val"] == looks
+    assert [r["epoch"] for r in rows if r["split"] == "val"] == measured
     assert [(r["epoch"], r["split"]) for r in rows[::2]] == [
-        *((epoch, "val") for epoch in looks),
+        *((epoch, "val") for epoch in measured),
         (-1, "test"),
     ]
     assert {r["split"] for r in rows[1::2]} == {"poses"}
@@ -98,20 +102,32 @@ def test_the_rate_with_the_lowest_loss_on_poses_is_taken(tiny, tmp_path: Path) -
         assert grid.settings(method, tmp_path).lr == best
 
 
-@pytest.mark.slow
-def test_processes_give_the_rows_of_one_process(tmp_path: Path) -> None:
-    from cocoop_tutorial.experiments.cells import run_cells
+@pytest.fixture
+def dask_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
+    """A cluster of two worker processes, which Dask's settings name."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with dask.config.set({"scheduler-address": cluster.scheduler_address}):
+            yield cluster
 
+
+@pytest.mark.slow
+def test_processes_give_the_rows_of_one_process(dask_cluster, tmp_path: Path) -> None:
     clip, config = load_clip("emoji-clip", device="cpu"), TrainConfig(epochs=2, batch_size=64)
     cells = [Cell(SMALLEST, "CoOp", s, replace(config, seed=s)) for s in (1, 2)]
-    files = [
-        run_cells(
-            clip, f"jobs{n}", "test", cells, grid.measure_cell, grid.METHODS, tmp_path, jobs=n
-        )
-        for n in (1, 2)
-    ]
-    one, two = (pd.DataFrame(rows_of(path)).drop(columns="train_seconds") for path in files)
-    pd.testing.assert_frame_equal(one, two, atol=2.0)  # an image at a tie may fall either way
+    frames = []
+    for jobs, engine in ((1, "local"), (2, "local"), (2, "dask")):
+        name, options = f"{engine}{jobs}", (grid.METHODS, tmp_path, jobs, engine)
+        path = run_cells(clip, name, "test", cells, grid.measure_cell, *options)
+        frames.append(pd.DataFrame(rows_of(path)).drop(columns="train_seconds"))
+    for frame in frames[1:]:  # an image at a tie may fall either way
+        pd.testing.assert_frame_equal(frames[0], frame, atol=2.0)
+    with Client(dask_cluster) as client:
+        assert any(client.run(lambda: "emoji-clip" in cells_module._at_hand).values())
+
+
+def test_unknown_engine_names_the_known_ones(cocoop) -> None:
+    done = cocoop("reproduce", "prompt-learning", "--engine", "dusk")
+    assert done.status == 1 and "Did you mean 'dask'" in done.err
 
 
 def test_no_dataset_was_picked_for_its_numbers() -> None:
@@ -201,7 +217,8 @@ def test_figures_show_the_means(frame: pd.DataFrame) -> None:
     assert band[:, 1].min() == -4 and axes[3].lines[1].get_ydata().tolist() == [0, -1.5, -3]
     gain = read.gains(frame, "CoOp", over="CLIP")
     ax = coop_figures.gain_figure(gain, {"val": "v", "test": "t"}, "points").axes[0]
-    assert [bar.get_height() for bar in ax.patches] == [30, -3, 6, -1]
+    heights = [[bar.get_height() for bar in bars] for bars in ax.containers]
+    assert heights == [[30, 6], [-3, -1]]  # base and new
 
 
 def test_table_averages_datasets_before_seeds(frame: pd.DataFrame) -> None:

@@ -1,19 +1,10 @@
 """The prompt box of chapter 1 reads and answers in the browser as the library does in Python."""
 
-import base64
-import json
-import re
-
-import numpy as np
 import pytest
 from conftest import Visitor
+from prompt_pages import nearest_template, page_data, unpack
 
-from cocoop_tutorial.book.prompt_box import find_class, nearest_template
-
-
-def normalised(text: str, width: int) -> np.ndarray:
-    rows = np.frombuffer(base64.urlsafe_b64decode(text), np.int8).reshape(-1, width).astype(float)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+from cocoop_tutorial.book.prompt_box import find_class
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -21,8 +12,8 @@ def test_typing_changes_the_answer(visit: Visitor, width: int) -> None:
     visit.open("01_clip", width=width)
     root = visit.page.locator(".cocoop-interactive").filter(has=visit.page.get_by_label("Type a"))
     script = root.locator("script").inner_text()
-    data = json.loads(re.search(r"var data = (\{.*\});", script)[1])
-    texts, images = (normalised(data[part], data["width"]) for part in ("texts", "images"))
+    data = page_data(script)
+    texts, images = (unpack(data[part], data["width"]) for part in ("texts", "images"))
     names, templates = data["names"], data["templates"]
     field, status = root.get_by_label("Type a prompt"), root.get_by_role("status")
     asked = [t.format(n) for t, n in zip(templates, names, strict=False)]

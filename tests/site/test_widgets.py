@@ -1,4 +1,4 @@
-"""The interactive figures work on the static page, with no kernel and no server behind them."""
+"""The interactive figures work on the static page, without a kernel or a server."""
 
 import pytest
 from conftest import Visitor

@@ -16,7 +16,7 @@ from cocoop_tutorial.book.speed_results import (
     load_bench,
     ratios,
 )
-from cocoop_tutorial.book.speed_widget import SLIDERS, token_counter
+from cocoop_tutorial.book.widgets import SLIDERS, token_counter
 from cocoop_tutorial.text_encoder import cost as speed_counts
 from cocoop_tutorial.text_encoder.cost import (
     STEPS,

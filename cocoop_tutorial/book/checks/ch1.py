@@ -45,8 +45,8 @@ def check_classify(classify: Classify, clip: FrozenCLIP) -> None:
     model = ZeroShotCLIP(clip, names, template)
     logits = model(images).cpu()
     assert tuple(got.shape) == (2, 3), (
-        f"The shape is {list(got.shape)}, not [B, K] = [2, 3]: one row an image, one column a "
-        "class. Multiply image features by the transposed text features."
+        f"The shape is {list(got.shape)}, not [B, K] = [2, 3]: one row per image, one "
+        "column per class. Multiply image features by the transposed text features."
     )
     sums = got.sum(dim=1)
     assert torch.allclose(sums, torch.ones_like(sums), atol=1e-3), (
@@ -101,7 +101,7 @@ def check_sigmoid_loss(sigmoid_loss: Loss) -> None:
 def check_choose_template(
     choose: Choose, clip: FrozenCLIP, data: Dataset, templates: Sequence[str]
 ) -> None:
-    """Exercise 3: `choose(clip, data, templates)` is the best template on val, test unseen."""
+    """Exercise 3: `choose(clip, data, templates)` finds the best template on val alone."""
     try:
         got = choose(clip, replace(data, test=Split()), templates)
     except DataError as error:
@@ -117,7 +117,7 @@ def check_choose_template(
         t: evaluate(ZeroShotCLIP(clip, data.classnames, t), data, "val").accuracy for t in templates
     }
     best = max(scores.values())
-    assert got in scores, f"{got!r} is none of the templates. Return the text of one of them."
+    assert got in scores, f"{got!r} is not one of the templates. Return one of them as it is."
     assert scores[got] == best, (
         f"{got!r} reaches {scores[got]:.1f}% on val; another template reaches {best:.1f}%. Return "
         "the one with the highest accuracy on val."

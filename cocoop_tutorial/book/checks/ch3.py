@@ -23,7 +23,7 @@ def check_count(count: Sizes) -> None:
 
 
 def check_cross_entropy(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Exercise 2: `loss(logits [B, K], labels [B])` is the mean cross-entropy, stably computed."""
+    """Exercise 2: `loss(logits [B, K], labels [B])` is the mean cross-entropy, without overflow."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(5, 7, generator=generator) * 3
     labels = torch.tensor([0, 6, 3, 3, 1])
@@ -35,21 +35,23 @@ def check_cross_entropy(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     )
     large = loss(logits * 100, labels)  # exp(1000) is infinite in float32
     assert torch.isfinite(torch.as_tensor(large)), (
-        "Your loss overflows for large logits, which CLIP's scale makes. Use logsumexp or "
+        "Your loss overflows for large logits, which CLIP's scale produces. Use logsumexp or "
         "log_softmax; do not exponentiate first."
     )
     print("passed: the right value, and no overflow")
 
 
 def check_choose_epoch(choose: Callable[[pd.DataFrame], int]) -> None:
-    """Exercise 3: `choose(rows)` picks the epoch with the best base val accuracy, the first one."""
+    """Exercise 3: `choose(rows)` picks the first epoch with the best base accuracy."""
     rows = pd.DataFrame(
         {"epoch": [0, 1, 2, 3], "base": [60.0, 72.0, 72.0, 71.0], "new": [70.0, 60.0, 65.0, 80.0]}
     )
     got = choose(rows)
-    assert got != 3, "Your choice follows the new classes. Who trains cannot see those: use base."
+    assert got != 3, "Your choice uses the new classes, which nobody has while training: use base."
     assert got in (1, 2), f"You chose epoch {got}; the best base accuracy is at epoch 1."
-    assert got == 1, "Epochs 1 and 2 are equally good; take the earlier, it costs less training."
+    assert got == 1, (
+        "Epochs 1 and 2 are equally good; take the earlier one: it needs less training."
+    )
     assert choose(rows.iloc[::-1]) == 1, "Your choice depends on the order of the rows."
     print("passed: chosen by base classes only")
 

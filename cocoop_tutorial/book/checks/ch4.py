@@ -57,13 +57,13 @@ def check_first_gradients(still: set[str]) -> None:
     unknown = set(still) - named.keys()
     assert not unknown, f"No parameter is called {sorted(unknown)}; they are {', '.join(named)}."
     extra = sorted(set(still) - wanted)
-    assert not extra, f"{extra} do move: the loss feels them without going through linear2.weight."
+    assert not extra, f"{extra} do move: their gradient does not go through linear2.weight."
     missing = sorted(wanted - set(still))
     assert not missing, (
         f"{missing} are missing. Their gradient passes backward through linear2.weight, which is "
         "zero."
     )
-    print("passed: only what lies behind the zeroed layer waits for the second step")
+    print("passed: only what reaches the loss through the zeroed weights waits for the second step")
 
 
 @torch.no_grad()

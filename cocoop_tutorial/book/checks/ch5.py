@@ -25,7 +25,7 @@ def check_tokens(count: Callable[[int, int, Sequence[int], int], tuple[int, int]
             f"{published}. Each image sends one padded row of `length` tokens for each class."
         )
         assert got[1] != images * sum(1 + n_ctx + n + 2 for n in names) or len(names) == 1, (
-            "You count the prefix once a class. It is the same for all classes: once an image."
+            "You count the prefix once per class. All classes share it, so count it once per image."
         )
         assert got[1] == packed, (
             f"count({images}, {n_ctx}, {names}, {length}) gives {got[1]} packed tokens, not "
@@ -100,7 +100,7 @@ def check_trie(shared: Callable[[list[list[int]]], int]) -> None:
     for paths in cases:
         wanted, got = distinct_tokens(paths), shared(paths)
         hint = (
-            "A token behind another beginning is another node: compare beginnings, not tokens."
+            "A token after another beginning is another node: compare beginnings, not tokens."
             if got < wanted
             else "Names that begin alike share those tokens: count each beginning once."
         )

@@ -1,0 +1,95 @@
+"""Contact sheets, the pretraining figure, and widgets that need no kernel."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+from PIL import Image
+
+from cocoop_tutorial import ImageFolder
+from cocoop_tutorial.book import plots
+from cocoop_tutorial.book.clip_figures import pretraining_figure
+from cocoop_tutorial.book.sheets import labelled_rows, protocol_figure, sheet
+from cocoop_tutorial.book.widgets import flip_book, harmonic_ladders, picture
+
+
+def test_sheet_puts_pictures_in_their_places() -> None:
+    red, blue = (Image.new("RGB", (9, 9), c) for c in ("red", "blue"))
+    pixels = np.asarray(sheet([[red, None], [None, blue]], side=10, gap=2))
+    assert pixels.shape == (22, 22, 3)
+    assert pixels[5, 5].tolist() == [255, 0, 0] and pixels[17, 17].tolist() == [0, 0, 255]
+    assert (pixels[5, 17] == 255).all() and (pixels[17, 5] == 255).all()
+
+
+def test_labelled_rows_name_every_row_and_column() -> None:
+    square = Image.new("RGB", (9, 9), "red")
+    (ax,) = labelled_rows({"one": [square, square], "two": [square]}, ["left", "right"]).axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["one", "two"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["left", "right"]
+    pixels = ax.images[0].get_array()
+    for y, row in zip(ax.get_yticks(), ([True, True], [True, False]), strict=True):
+        here = [pixels[int(y), int(x)].tolist() == [255, 0, 0] for x in ax.get_xticks()]
+        assert here == row
+
+
+def test_protocol_figure_hides_the_shots_of_new_classes(
+    tmp_path: Path, make_image: Callable[[Path, int], Path]
+) -> None:
+    for k, name in enumerate(["ant", "bee", "cat", "dog"]):
+        for i in range(10):
+            make_image(tmp_path / "zoo" / name / f"{i}.png", 10 * k + i)
+    fig = protocol_figure(ImageFolder(tmp_path / "zoo"), ["ant", "bee"], ["dog"], (4, 1, 2))
+    shots, val, test = fig.axes
+    assert [t.get_text() for t in shots.get_yticklabels()] == [
+        "ant\n(base)",
+        "bee\n(base)",
+        "dog\n(new)",
+    ]
+    heights = [ax.images[0].get_array().shape[0] for ax in (shots, val, test)]
+    assert heights[0] == heights[1] < heights[2]
+    assert "no shots" in shots.texts[0].get_text()
+
+
+def test_pretraining_figure_marks_where_bank_and_rounds_begin() -> None:
+    history = [{"step": 100 * i, "loss": 5 - i, "val": 20 * i} for i in range(1, 5)]
+    fig = pretraining_figure(
+        {"history": history, "recipe": {"begins": [0, 200, 300, 400], "bank_from": 0.25}}
+    )
+    for ax, column in zip(fig.axes, ("loss", "val"), strict=True):
+        curve, *dotted = ax.lines
+        assert curve.get_xydata().tolist() == [[row["step"], row[column]] for row in history]
+        assert [list(line.get_xdata()) for line in dotted] == [[50, 50], [200, 200], [300, 300]]
+
+
+def test_figure_becomes_a_picture_of_its_size() -> None:
+    figure, _ = plots.figure(figsize=(4, 3))
+    assert "max-width: 400px" in picture(figure, "Nothing.")
+    assert "max-width: 560px" in picture(figure, "Nothing.", width=560)
+
+
+def test_picture_is_self_contained() -> None:
+    text = picture(Image.new("RGB", (8, 8), "red"), 'A red "square".')
+    assert re.search(r'alt="A red &quot;square&quot;\."', text)
+    assert 'src="data:image/jpeg;base64,' in text and "http" not in text
+
+
+def test_flip_book_links_run_in_the_browser() -> None:
+    books = {"1": {"a": "1a", "b": "1b"}, "2": {"a": "2a", "b": "2b"}}
+    turn, choose, shelf = flip_book(books, "page", "book").children
+    assert isinstance(shelf, ipywidgets.Stack) and len(shelf.children) == 2
+    assert [h.value for h in shelf.children[1].children] == ["2a", "2b"]
+    assert list(turn.options) == ["a", "b"] and list(choose.options) == ["1", "2"]
+    links = [w for w in ipywidgets.widgets.widget._instances.values() if hasattr(w, "source")]
+    ends = {(*link.source, *link.target) for link in links}
+    assert (choose, "index", shelf, "selected_index") in ends
+    for stack in shelf.children:
+        assert (turn, "index", stack, "selected_index") in ends
+
+
+def test_ladders_carry_their_numbers_and_ask_nobody() -> None:
+    text = harmonic_ladders({"CLIP": (69.3, 74.2), "A < B": (80, 60)}).data
+    assert 'value="69.3"' in text and 'data-n="60"' in text and "A &lt; B" in text
+    assert "__" not in text
+    assert not re.search(r"(src|href|import|fetch)\s*[=(]", text)
