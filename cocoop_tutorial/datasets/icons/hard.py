@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 CELL, BINS = 8, 8  # pixels of a cell; directions
 
 
-def gradients(svg: str) -> np.ndarray:
-    """Histograms of oriented gradients of an image, [cells * BINS] whole numbers in float64.
+def gradients(grey: np.ndarray) -> np.ndarray:
+    """Histograms of oriented gradients of an image.
 
     Edges count the same from dark to light and from light to dark. The histogram of each cell
     is scaled by the norm of its neighbourhood, so faint and strong ink count alike.
+
+    Args:
+        grey: [S, S] float64, S a multiple of `CELL`.
+
+    Returns:
+        [cells * BINS] whole numbers in float64, of norm near 255.
     """
-    grey = np.asarray(Image.open(io.BytesIO(drawings.png(svg))).convert("L"), dtype=np.float64)
     down, across = np.gradient(grey)
     strength, angle = np.hypot(down, across), np.arctan2(down, across) % np.pi
     which = np.minimum((angle / np.pi * BINS).astype(int), BINS - 1)
@@ -40,12 +45,17 @@ def gradients(svg: str) -> np.ndarray:
     return np.rint(255 * scaled / max(np.linalg.norm(scaled), 1e-6)).ravel()
 
 
+def _gradients(svg: str) -> np.ndarray:
+    grey = Image.open(io.BytesIO(drawings.png(svg))).convert("L")
+    return gradients(np.asarray(grey, dtype=np.float64))
+
+
 def mistaken(
     pictures: "list[Picture]", known: "list[Picture]", pool: ProcessPoolExecutor
 ) -> "list[Picture]":
     """The pictures whose nearest neighbour among the known ones is of another class."""
     seen, asked = (
-        np.stack(list(pool.map(gradients, [p.svg() for p in some], chunksize=32)))
+        np.stack(list(pool.map(_gradients, [p.svg() for p in some], chunksize=32)))
         for some in (known, pictures)
     )
     nearest = (asked @ seen.T).argmax(axis=1)

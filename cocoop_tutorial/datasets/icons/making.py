@@ -61,6 +61,13 @@ def table() -> dict[str, dict[str, tuple[str, ...]]]:
     return found
 
 
+@lru_cache(maxsize=1)
+def misnamed() -> frozenset[tuple[str, str]]:
+    """`misnamed.csv`: packages and concepts whose icons show another thing of that name."""
+    text = (Path(__file__).parent / "misnamed.csv").read_text(encoding="utf-8")
+    return frozenset((row["package"], row["concept"]) for row in csv.DictReader(text.splitlines()))
+
+
 MAIN: tuple[str, ...] = tuple(name for name in table() if name not in SETTINGS)
 NAMES: tuple[str, ...] = (*MAIN, *SETTINGS, *SHIFTS)
 
@@ -91,7 +98,8 @@ Plan = dict[str, list[Picture]]  # pictures by split, class after class
 def _by_concept(role: str) -> dict[str, list[Drawing]]:
     found: dict[str, list[Drawing]] = defaultdict(list)
     for drawing in names.drawings(role):
-        found[drawing.concept].append(drawing)
+        if (drawing.package, drawing.concept) not in misnamed():
+            found[drawing.concept].append(drawing)
     return found
 
 
@@ -177,12 +185,17 @@ def media(name: str) -> tuple[str, ...]:
     return CLEAN if name in NO_EMOJI else (*CLEAN, "emoji")
 
 
+def known(concepts: tuple[str, ...]) -> list[Drawing]:
+    """The drawings of some concepts that the backbone was trained on."""
+    return [d for concept in concepts for d in _by_concept("pretrain").get(concept, [])]
+
+
 def chosen(name: str, classname: str, pool: ProcessPoolExecutor) -> list[Drawing]:
     """The distinct drawings of a class, none of them a copy of a pretraining drawing."""
     concepts = table()[name][classname]
     found = candidates("source", concepts, media(name))
-    known = [d for concept in concepts for d in _by_concept("pretrain").get(concept, [])]
-    kept = copies.distinct(drawings.thumbnails(found, pool), drawings.thumbnails(known, pool))
+    learnt = drawings.thumbnails(known(concepts), pool)
+    kept = copies.distinct(drawings.thumbnails(found, pool), learnt)
     return in_turns([found[i] for i in kept], MOST, MOST_OF_A_HOUSE)
 
 
@@ -202,15 +215,20 @@ def plan(name: str, pool: ProcessPoolExecutor) -> Plan:
     return parts
 
 
+@lru_cache(maxsize=1)
+def _source(pool: ProcessPoolExecutor) -> Plan:
+    return plan(SOURCE, pool)
+
+
 def _shifted(name: str, pool: ProcessPoolExecutor) -> list[Picture]:
     """The pictures of a target of the shift; a class that nobody draws has none."""
-    shot = plan(SOURCE, pool)
+    shot = _source(pool)
     pictures = []
     for classname, concepts in table()[SOURCE].items():
         found = candidates("shift", concepts, media(name))
-        known = [d for concept in concepts for d in _by_concept("pretrain").get(concept, [])]
-        known += [p.drawing for part in shot.values() for p in part if p.classname == classname]
-        kept = copies.distinct(drawings.thumbnails(found, pool), drawings.thumbnails(known, pool))
+        shots = [p.drawing for part in shot.values() for p in part if p.classname == classname]
+        forbidden = drawings.thumbnails([*known(concepts), *shots], pool)
+        kept = copies.distinct(drawings.thumbnails(found, pool), forbidden)
         distinct = [found[i] for i in kept]
         if name == f"{SOURCE}_v2":
             distinct = in_turns(distinct, MOST_SHIFTED, MOST_SHIFTED)
@@ -237,7 +255,9 @@ def split_file(name: str) -> Path:
 
 def fingerprint(name: str) -> str:
     """Changes with the packages, the tables, the renderer and the version of the rules."""
-    tables = [(Path(__file__).parent / f"{t}.csv").read_text() for t in ("houses", "classes")]
+    tables = [
+        (Path(__file__).parent / f"{t}.csv").read_text() for t in ("houses", "classes", "misnamed")
+    ]
     locked = {package: entry.get("integrity") for package, entry in sources.lock().items()}
     parts = [FORMAT, name, version("resvg_py"), tables, sorted(locked.items())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
@@ -252,10 +272,15 @@ def is_fresh(name: str) -> bool:
         return False
 
 
+def images(name: str) -> dict[str, dict[str, str]]:
+    """What is known of each image of a made dataset, by file: icon, house, medium, digest."""
+    return json.loads((folder(name) / "meta.json").read_text())["images"]
+
+
 def damage(name: str) -> list[str]:
     """Compares every image of a fresh dataset with its digest; what is missing or changed."""
     wrong = []
-    for file, entry in json.loads((folder(name) / "meta.json").read_text())["images"].items():
+    for file, entry in images(name).items():
         path = folder(name) / "images" / file
         if not path.exists():
             wrong.append(f"{path}: missing")
@@ -290,16 +315,16 @@ def _make(name: str, parts: Plan, pool: ProcessPoolExecutor) -> None:
     partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
     pictures = sorted((p for part in parts.values() for p in part), key=lambda p: p.drawing.package)
     jobs = [(partial / "images" / picture.file, picture.svg()) for picture in pictures]
-    images = {}
+    facts = {}
     for picture, digest in zip(pictures, pool.map(_write, jobs, chunksize=32), strict=True):
         drawing = {k: v for k, v in asdict(picture.drawing).items() if isinstance(v, str)}
-        images[picture.file] = drawing | {"sha256": digest}
+        facts[picture.file] = drawing | {"sha256": digest}
     shown = {picture.classname for picture in pictures}
     label = {c: i for i, c in enumerate(c for c in table()[base(name)] if c in shown)}
     split = {s: [[p.file, label[p.classname], p.classname] for p in part]
              for s, part in parts.items()}  # fmt: skip
     (partial / split_file(name).name).write_text(json.dumps(split))
-    meta = {"fingerprint": fingerprint(name), "images": images}
+    meta = {"fingerprint": fingerprint(name), "images": facts}
     (partial / "meta.json").write_text(json.dumps(meta))
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)
