@@ -1,5 +1,6 @@
 """Figures of chapter 1: cosines, drawings by house, pretraining curves, answers, templates."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -130,8 +131,9 @@ def answer_figure(result: Evaluation, images: Sequence[Drawn], places: Sequence[
     captions = []
     for i in places:
         guess, truth = (result.classnames[k] for k in (result.predictions[i], result.labels[i]))
-        captions.append(guess if guess == truth else f"{guess}?\nno: {truth}")
-    return image_grid(images, captions, columns=6, size=1.0)
+        lines = [guess] if guess == truth else [f"{guess}?", f"no: {truth}"]
+        captions.append("\n".join(textwrap.fill(line, 18) for line in lines))
+    return image_grid(images, captions, columns=6, size=1.2)
 
 
 @plt.rc_context(STYLE)

@@ -115,9 +115,8 @@ def gain_figure(gains: pd.DataFrame, places: Mapping[str, str], ylabel: str) -> 
     means = gains.groupby(["split", "dataset"])[list(HALVES)].mean()  # over seeds
     points = means.melt(ignore_index=False, var_name="half", value_name=ylabel).reset_index()
     drawn = {"data": points, "x": "split", "y": ylabel, "order": list(places), "ax": ax}
-    drawn |= {"hue": "half", "hue_order": list(HALVES), "palette": HALVES, "saturation": 1}
-    sns.barplot(**drawn, errorbar=None, alpha=0.45)
-    del drawn["saturation"]
+    drawn |= {"hue": "half", "hue_order": list(HALVES), "palette": HALVES}
+    sns.barplot(**drawn, errorbar=None, saturation=1, alpha=0.45)
     sns.swarmplot(**drawn, dodge=True, legend=False, edgecolor=LINE, linewidth=1)
     ax.axhline(0, color=LINE, linewidth=1)
     ax.set_xticks(range(len(places)), list(places.values()))

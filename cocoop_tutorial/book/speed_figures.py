@@ -203,7 +203,7 @@ def gain_figure(counted: pd.Series, timed: dict[str, pd.Series]) -> Figure:
 
     Args:
         counted: Factors by (classes, images).
-        timed: What was measured -> its factors, with the same index; may be empty.
+        timed: Label of what was measured to its factors, with the same index; may be empty.
     """
     fig, ax = figure(figsize=(6.6, 3.4))
     name = "operations, counted"
@@ -215,7 +215,8 @@ def gain_figure(counted: pd.Series, timed: dict[str, pd.Series]) -> Figure:
     dash = {"marker": "_", "markersize": 24, "markeredgewidth": 4, "palette": ["#56B4E9"]}
     sns.pointplot(table[table.what == name], **dash, **look)
     marks = {"markers": ["o", "^", "s"][: len(timed)], "markersize": 5, "markeredgewidth": 0}
-    marks |= {"dodge": 0.5, "palette": [PACKED, "#D55E00", "#009E73"][: len(timed)]}
+    marks["palette"] = [PACKED, "#D55E00", "#009E73"][: len(timed)]
+    marks["dodge"] = 0.5 if len(timed) > 1 else False
     sns.pointplot(table[table.what != name], **marks, **look)
     ax.tick_params(axis="x", labelsize=8)
     log_scales(ax, "y")
