@@ -50,8 +50,8 @@ def rasterise(svg: str) -> Image.Image:
 def thumbnail(svg: str) -> np.ndarray:
     """The drawing cut to its ink, in grey and small.
 
-    Cut out, so that a copy with another margin is still a copy; small, so that a thin and a
-    bold stroke of one drawing are alike.
+    Cut out, so that a copy with another margin is still a copy; small, so that a copy with a
+    slightly other stroke is one as well.
 
     Returns:
         [THUMBNAIL * THUMBNAIL] uint8, 0 where white and 255 where black; all 0 where nothing

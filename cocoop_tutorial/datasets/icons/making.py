@@ -255,11 +255,10 @@ def split_file(name: str) -> Path:
 
 def fingerprint(name: str) -> str:
     """Changes with the packages, the tables, the renderer and the version of the rules."""
-    tables = [
-        (Path(__file__).parent / f"{t}.csv").read_text() for t in ("houses", "classes", "misnamed")
-    ]
+    tables = [(Path(__file__).parent / f"{t}.csv").read_text() for t in ("houses", "misnamed")]
     locked = {package: entry.get("integrity") for package, entry in sources.lock().items()}
-    parts = [FORMAT, name, version("resvg_py"), tables, sorted(locked.items())]
+    classes = table()[base(name)]
+    parts = [FORMAT, name, version("resvg_py"), tables, classes, sorted(locked.items())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -209,9 +209,13 @@ def drawings(role: str) -> list[Drawing]:
         The drawings. Names that differ in blanks and hyphens only ("check box", "checkbox") are
         one concept, in the emoji's spelling where there is one, else in the commonest.
     """
-    found = [drawing for package in houses.packages(role) for drawing in read(package)]
-    spellings = _spellings()
-    return [replace(d, concept=spellings.get(sources.squash(d.concept), d.concept)) for d in found]
+    spellings, found = _spellings(), []
+    for package in houses.packages(role):
+        for drawing in read(package):
+            concept = spellings.get(sources.squash(drawing.concept), drawing.concept)
+            same = concept == drawing.concept
+            found.append(drawing if same else replace(drawing, concept=concept))
+    return found
 
 
 @lru_cache(maxsize=1)
