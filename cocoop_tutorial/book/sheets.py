@@ -93,26 +93,35 @@ def protocol_figure(
     """
     names, step = [*base, *new], SIDE + GAP
     labels = [data.classnames.index(name) for name in names]
-    fig, axes = figure(1, 3, figsize=(5, 0.56 * len(names) + 0.4), width_ratios=columns)
-    for ax, split, places in zip(axes, ("train", "val", "test"), columns, strict=True):
+    parts = []
+    for split, places in zip(("train", "val", "test"), columns, strict=True):
         shown = labels if split == "test" else labels[: len(base)]
-        image = sheet([_padded(of_class(data.split(split), y, places), places) for y in shown])
-        _show_sheet(ax, image)
-        title = {"train": "shots"}.get(split, split)
-        ax.set(title=title, ylim=(len(names) * step - GAP, 0))
+        rows = [of_class(data.split(split), label, places) for label in shown]
+        parts.append(sheet([[*row, *[None] * (places - len(row))] for row in rows]))
+    image, starts = _side_by_side(parts, 4 * GAP)
+    fig, ax = figure(figsize=(5, 5 * 0.78 * image.height / image.width + 0.3))
+    _show_sheet(ax, image)
+    for part, start, title in zip(parts, starts, ("shots", "val", "test"), strict=True):
+        ax.text(start + part.width / 2, -2 * GAP, title, ha="center")
     halves = ["base"] * len(base) + ["new"] * len(new)
     words = [f"{name}\n({half})" for name, half in zip(names, halves, strict=True)]
-    axes[0].set_yticks([i * step + SIDE / 2 for i in range(len(names))], words)
-    for tick, half in zip(axes[0].get_yticklabels(), halves, strict=True):
+    ax.set_yticks([i * step + SIDE / 2 for i in range(len(names))], words)
+    for tick, half in zip(ax.get_yticklabels(), halves, strict=True):
         tick.set(color={"base": BASE, "new": NEW}[half], fontweight="bold")
     middle = (len(base) + len(new) / 2) * step
     note = "new classes:\nno shots, only their names"
-    axes[0].text(columns[0] * step / 2, middle, note, ha="center", va="center", style="italic")
+    ax.text(starts[2] / 2, middle, note, ha="center", va="center", style="italic")
     return fig
 
 
-def _padded(images: Sequence[Image.Image], places: int) -> PictureRow:
-    return [*images, *[None] * (places - len(images))]
+def _side_by_side(images: Sequence[Image.Image], gap: int) -> tuple[Image.Image, list[int]]:
+    """The images on one white canvas, their upper edges in line, and where each starts."""
+    starts = [sum(image.width + gap for image in images[:i]) for i in range(len(images))]
+    size = (starts[-1] + images[-1].width, max(image.height for image in images))
+    canvas = Image.new("RGB", size, "white")
+    for image, start in zip(images, starts, strict=True):
+        canvas.paste(image, (start, 0))
+    return canvas, starts
 
 
 def _show_sheet(ax: Axes, image: Image.Image) -> None:
