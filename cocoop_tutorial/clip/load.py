@@ -24,6 +24,8 @@ from cocoop_tutorial.errors import (
 )
 
 EMOJI_CLIP = Path(__file__).parents[1] / "weights" / "emoji-clip"
+ICON_CLIP = EMOJI_CLIP.with_name("icon-clip")
+EMBEDDED = {"emoji-clip": EMOJI_CLIP, "icon-clip": ICON_CLIP}
 PRECISIONS = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -39,7 +41,7 @@ def load_clip(
     """Loads a backbone and freezes it.
 
     Args:
-        name: "emoji-clip" (in the package), "MODEL/TAG" of open_clip such as
+        name: "emoji-clip" or "icon-clip" (in the package), "MODEL/TAG" of open_clip such as
             "ViT-B-16/openai" (downloads once), "MODEL/random" (no download, always the same
             random weights) or "local-dir:PATH" (a folder with `open_clip_config.json` and weights).
         device: None takes the GPU if there is one.
@@ -60,8 +62,8 @@ def load_clip(
     target = _device(device)
     _check_precision(precision, target)
     kind = "fp32" if precision == "amp" else precision
-    if name == "emoji-clip":
-        model, tokenizer = _from_folder(EMOJI_CLIP, kind)
+    if name in EMBEDDED:
+        model, tokenizer = _from_folder(EMBEDDED[name], kind)
     elif name.startswith("local-dir:"):
         path = Path(name.removeprefix("local-dir:")).expanduser()
         model, tokenizer = _from_folder(path, kind)
@@ -127,7 +129,7 @@ def _from_folder(path: Path, precision: str) -> tuple[nn.Module, Any]:
 
 
 def _hint(path: Path) -> str:
-    if path != EMOJI_CLIP:
+    if path not in EMBEDDED.values():
         return " Give the folder that was saved by open_clip, as 'local-dir:PATH'."
     return (
         " Install the package again, or make the weights: python -m cocoop_tutorial.pretraining.run"
@@ -170,7 +172,7 @@ def _parse(name: str) -> tuple[str, str]:
                 f"{name!r} lacks the weights' tag. Write '{whole}/TAG' with TAG one of: "
                 f"{', '.join(tags)}."
             )
-        known = ["emoji-clip", "local-dir:PATH", *open_clip.list_models()]
+        known = [*EMBEDDED, "local-dir:PATH", *open_clip.list_models()]
         raise UnknownNameError(f"Unknown backbone {name!r}. {suggest(model or name, known)}")
     tags = ["random", *open_clip.list_pretrained_tags_by_model(model)]
     if tag not in tags:
