@@ -99,7 +99,8 @@ def protocol_figure(
         rows = [of_class(data.split(split), label, places) for label in shown]
         parts.append(sheet([[*row, *[None] * (places - len(row))] for row in rows]))
     image, starts = _side_by_side(parts, 4 * GAP)
-    fig, ax = figure(figsize=(5, 5 * 0.78 * image.height / image.width + 0.3))
+    size = (5, 5 * 0.78 * image.height / image.width + 0.3)
+    fig, ax = figure(figsize=size, dpi=200)  # it may stand before the notebook's set-up
     _show_sheet(ax, image)
     for part, start, title in zip(parts, starts, ("shots", "val", "test"), strict=True):
         ax.text(start + part.width / 2, -2 * GAP, title, ha="center")
