@@ -28,6 +28,8 @@ METHOD_STYLES: dict[str, tuple[str, str, str]] = {
     "CoCoOp": ("#0072B2", "o", "\\\\"),
     "CLIP ensemble": ("#999999", "D", ".."),
     "Linear probe": ("#E69F00", "v", "xx"),
+    "Class means": ("#56B4E9", "P", "oo"),
+    "Nearest shot": ("#000000", "X", "**"),
     "CoOp class-specific": ("#CC79A7", "<", "++"),
     "CoCoOp M networks": ("#009E73", ">", "--"),
 }

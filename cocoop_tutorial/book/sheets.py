@@ -1,6 +1,6 @@
 """Contact sheets: small pictures in rows that show at a glance what a split holds (chapter 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -10,7 +10,7 @@ from PIL import Image
 from cocoop_tutorial.book.plots import BASE, NEW, STYLE, figure
 from cocoop_tutorial.datasets.splits import Dataset, Split, open_image
 
-SIDE, GAP = 48, 4  # pixels of a picture, and between two of them
+SIDE, GAP = 64, 5  # pixels of a picture, and between two of them
 PictureRow = Sequence[Image.Image | None]
 
 
@@ -52,23 +52,25 @@ def of_class(split: Split, label: int, limit: int | None = None) -> list[Image.I
     return [open_image(path) for path in paths[:limit]]
 
 
-def split_sheet(
-    split: Split, labels: Sequence[int], columns: int, side: int = SIDE, empty: str = "white"
-) -> Image.Image:
-    """One row per class with its first images; the places of missing images stay empty.
+@plt.rc_context(STYLE)
+def labelled_rows(rows: Mapping[str, PictureRow], columns: Sequence[str] = ()) -> Figure:
+    """Pictures in rows, each with a label to its left; narrow enough for a phone.
 
     Args:
-        split: Where the images come from.
-        labels: The classes, from top to bottom.
-        columns: Places in a row.
-        side: Pixels of a place.
-        empty: Colour of a place without a picture.
+        rows: Label to pictures.
+        columns: One name per picture of a row, written below the last row; or none.
+
+    Returns:
+        The figure.
     """
-    rows = []
-    for label in labels:
-        images: list[Image.Image | None] = [*of_class(split, label, columns)]
-        rows.append(images + [None] * (columns - len(images)))
-    return sheet(rows, side, empty=empty)
+    image, step = sheet(list(rows.values())), SIDE + GAP
+    fig, ax = figure(figsize=(5, 5 * 0.78 * image.height / image.width + 0.5 * bool(columns)))
+    _show_sheet(ax, image)
+    ax.set_yticks([i * step + SIDE / 2 for i in range(len(rows))], list(rows))
+    if columns:
+        places = [i * step + SIDE / 2 for i in range(len(columns))]
+        ax.set_xticks(places, columns, rotation=30, ha="right", rotation_mode="anchor")
+    return fig
 
 
 @plt.rc_context(STYLE)
@@ -76,7 +78,7 @@ def protocol_figure(
     data: Dataset,
     base: Sequence[str],
     new: Sequence[str],
-    columns: tuple[int, int, int] = (8, 2, 4),
+    columns: tuple[int, int, int] = (4, 1, 2),
 ) -> Figure:
     """What a model sees of a few classes: shots, val and test of base, only test of new.
 
@@ -89,30 +91,44 @@ def protocol_figure(
     Returns:
         The figure.
     """
-    names = [*base, *new]
+    names, step = [*base, *new], SIDE + GAP
     labels = [data.classnames.index(name) for name in names]
-    size = (8, 0.5 * len(names) + 0.5)
-    fig, axes = figure(1, 3, figsize=size, dpi=200, width_ratios=columns)
-    for ax, split, places in zip(axes, ("train", "val", "test"), columns, strict=True):
+    parts = []
+    for split, places in zip(("train", "val", "test"), columns, strict=True):
         shown = labels if split == "test" else labels[: len(base)]
-        image = split_sheet(data.split(split), shown, places)
-        _show_sheet(ax, image, {"train": "shots"}.get(split, split), len(names))
-    step = SIDE + GAP
+        rows = [of_class(data.split(split), label, places) for label in shown]
+        parts.append(sheet([[*row, *[None] * (places - len(row))] for row in rows]))
+    image, starts = _side_by_side(parts, 4 * GAP)
+    size = (5, 5 * 0.78 * image.height / image.width + 0.3)
+    fig, ax = figure(figsize=size, dpi=200)  # it may stand before the notebook's set-up
+    _show_sheet(ax, image)
+    for part, start, title in zip(parts, starts, ("shots", "val", "test"), strict=True):
+        ax.text(start + part.width / 2, -2 * GAP, title, ha="center")
     halves = ["base"] * len(base) + ["new"] * len(new)
-    words = [f"{name} ({half})" for name, half in zip(names, halves, strict=True)]
-    axes[0].set_yticks([(i + 0.5) * step - GAP / 2 for i in range(len(names))], words)
-    for tick, half in zip(axes[0].get_yticklabels(), halves, strict=True):
+    words = [f"{name}\n({half})" for name, half in zip(names, halves, strict=True)]
+    ax.set_yticks([i * step + SIDE / 2 for i in range(len(names))], words)
+    for tick, half in zip(ax.get_yticklabels(), halves, strict=True):
         tick.set(color={"base": BASE, "new": NEW}[half], fontweight="bold")
     middle = (len(base) + len(new) / 2) * step
-    note = "new classes: no shots, only their names"
-    axes[0].text(columns[0] * step / 2, middle, note, ha="center", va="center", style="italic")
+    note = "new classes:\nno shots, only their names"
+    ax.text(starts[2] / 2, middle, note, ha="center", va="center", style="italic")
     return fig
 
 
-def _show_sheet(ax: Axes, image: Image.Image, title: str, rows: int) -> None:
-    """Draws a sheet at the top of axes that have room for `rows` rows."""
+def _side_by_side(images: Sequence[Image.Image], gap: int) -> tuple[Image.Image, list[int]]:
+    """The images on one white canvas, their upper edges in line, and where each starts."""
+    starts = [sum(image.width + gap for image in images[:i]) for i in range(len(images))]
+    size = (starts[-1] + images[-1].width, max(image.height for image in images))
+    canvas = Image.new("RGB", size, "white")
+    for image, start in zip(images, starts, strict=True):
+        canvas.paste(image, (start, 0))
+    return canvas, starts
+
+
+def _show_sheet(ax: Axes, image: Image.Image) -> None:
+    """Draws a sheet without any frame."""
     ax.imshow(image, interpolation="lanczos")
-    ax.set(xticks=[], yticks=[], ylim=(rows * (SIDE + GAP) - GAP, 0), title=title)
+    ax.set(xticks=[], yticks=[])
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)

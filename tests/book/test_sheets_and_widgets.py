@@ -10,7 +10,7 @@ from PIL import Image
 
 from cocoop_tutorial import ImageFolder
 from cocoop_tutorial.book import plots
-from cocoop_tutorial.book.sheets import protocol_figure, sheet, split_sheet
+from cocoop_tutorial.book.sheets import labelled_rows, protocol_figure, sheet
 from cocoop_tutorial.book.widgets import flip_book, harmonic_ladders, picture
 
 
@@ -22,9 +22,15 @@ def test_sheet_puts_pictures_in_their_places() -> None:
     assert (pixels[5, 17] == 255).all() and (pixels[17, 5] == 255).all()
 
 
-def test_split_sheet_has_one_row_per_class(image_folder: Path) -> None:
-    data = ImageFolder(image_folder)
-    assert split_sheet(data.train, [0, 2], columns=7, side=20).size == (7 * 24 - 4, 2 * 24 - 4)
+def test_labelled_rows_name_every_row_and_column() -> None:
+    square = Image.new("RGB", (9, 9), "red")
+    (ax,) = labelled_rows({"one": [square, square], "two": [square]}, ["left", "right"]).axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["one", "two"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["left", "right"]
+    pixels = ax.images[0].get_array()
+    for y, row in zip(ax.get_yticks(), ([True, True], [True, False]), strict=True):
+        here = [pixels[int(y), int(x)].tolist() == [255, 0, 0] for x in ax.get_xticks()]
+        assert here == row
 
 
 def test_protocol_figure_hides_the_shots_of_new_classes(
@@ -33,16 +39,20 @@ def test_protocol_figure_hides_the_shots_of_new_classes(
     for k, name in enumerate(["ant", "bee", "cat", "dog"]):
         for i in range(10):
             make_image(tmp_path / "zoo" / name / f"{i}.png", 10 * k + i)
-    fig = protocol_figure(ImageFolder(tmp_path / "zoo"), ["ant", "bee"], ["dog"], (4, 1, 2))
-    shots, val, test = fig.axes
-    assert [t.get_text() for t in shots.get_yticklabels()] == [
-        "ant (base)",
-        "bee (base)",
-        "dog (new)",
-    ]
-    heights = [ax.images[0].get_array().shape[0] for ax in (shots, val, test)]
-    assert heights[0] == heights[1] < heights[2]
-    assert "no shots" in shots.texts[0].get_text()
+    (ax,) = protocol_figure(ImageFolder(tmp_path / "zoo"), ["ant", "bee"], ["dog"], (4, 1, 2)).axes
+    words = [label.get_text() for label in ax.get_yticklabels()]
+    assert words == ["ant\n(base)", "bee\n(base)", "dog\n(new)"]
+    *titles, note = ax.texts
+    assert [title.get_text() for title in titles] == ["shots", "val", "test"]
+    assert "no shots" in note.get_text()
+    pixels = np.asarray(ax.images[0].get_array())
+    x = [int(title.get_position()[0]) for title in titles]  # the middle of each part
+    blank = {
+        (int(y), part): (pixels[int(y) - 9 : int(y) + 9, at - 30 : at + 30] == 255).all()
+        for y in ax.get_yticks()
+        for part, at in zip(("shots", "val", "test"), x, strict=True)
+    }
+    assert [part for (y, part), white in blank.items() if white] == ["shots", "val"]
 
 
 def test_figure_becomes_a_picture_of_its_size() -> None:

@@ -3,8 +3,9 @@
 import io
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,9 @@ Draw = Callable[[list[Sample], list[Sample], int, int], tuple[list[Sample], list
 
 def check_draw(draw: Draw) -> None:
     """Exercise 1: `draw(train, val, shots, seed)` gives the official shots, train and val."""
-    for case, (shots, seed, short) in enumerate([(2, 1, 0), (8, 3, 0), (6, 2, 4)], start=1):
-        data = _toy(seed, short)
+    cases = [(2, 1, 12), (8, 3, 12), (6, 2, 4), (6, 4, 6)]
+    for case, (shots, seed, size) in enumerate(cases, start=1):
+        data = _toy(seed, size)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a class that is too small is part of the case
             wanted = few_shot(data, shots, seed)
@@ -32,29 +34,33 @@ def check_draw(draw: Draw) -> None:
             f"Case {case}: your draw has {counts} images of the three classes, not {least}. "
             "A class with fewer images than shots keeps them all."
         )
-        assert list(train) == wanted.train.samples, (
-            f"Case {case}: the numbers are right, but the images are not. Make one "
-            "random.Random(seed), and go through the classes in the order in which the list "
-            "first shows them."
+        exact = " A class with exactly enough images is drawn from, too." * (size == shots)
+        assert _plain(train) == wanted.train.samples, (
+            f"Case {case}: right numbers, other images. Make one random.Random(seed), and go "
+            f"through the classes in the order in which the list first shows them.{exact}"
         )
-        size = min(shots, 4)
-        assert len(val) == 3 * size, (
-            f"Case {case}: val has {len(val)} images, not {3 * size}: min(shots, 4) per class."
+        few = min(shots, 4)
+        assert len(val) == 3 * few, (
+            f"Case {case}: val has {len(val)} images, not {3 * few}: min(shots, 4) per class."
         )
-        assert list(val) == wanted.val.samples, (
-            f"Case {case}: train is right, but val is not. Continue with the same generator "
-            "instead of starting a new one."
+        assert _plain(val) == wanted.val.samples, (
+            f"Case {case}: train is right, val is not. Go on with the same generator instead of "
+            "starting a new one."
         )
-    print("passed: three draws, one of them with a class that is too small")
+    print("passed: four draws, one with a class that is too small and one with just enough")
 
 
-def _toy(seed: int, short: int) -> Dataset:
-    """Three classes in shuffled order; the class `short` has that many training images, if any."""
+def _plain(samples: Iterable[Sequence[Any]]) -> list[Sample]:
+    """Pairs of path and label, whether they came as tuples or lists, paths or strings."""
+    return [(Path(path), int(label)) for path, label in samples]
+
+
+def _toy(seed: int, size: int) -> Dataset:
+    """Three classes in shuffled order; the middle one has `size` training images."""
     rng = random.Random(100 + seed)
     parts = []
-    for split, n in (("train", 12), ("val", 6)):
-        sizes = [short if short and split == "train" and y == 1 else n for y in range(3)]
-        samples = [(Path(f"{split}/{y}-{i}.png"), y) for y in range(3) for i in range(sizes[y])]
+    for split, counts in (("train", (12, size, 12)), ("val", (6, 6, 6))):
+        samples = [(Path(f"{split}/{y}-{i}.png"), y) for y in range(3) for i in range(counts[y])]
         rng.shuffle(samples)
         parts.append(Split(samples))
     return Dataset("toy", ["ant", "bee", "cow"], *parts, Split())
@@ -78,26 +84,38 @@ def check_needed_new(needed: Callable[[float, float], float | None]) -> None:
     print("passed: four that can be reached, three that cannot")
 
 
-def check_near_copies(find: Callable[[list[Image.Image], list[Image.Image]], set]) -> None:
+def check_near_copies(find: Callable[[list[Image.Image], list[Image.Image]], Any]) -> None:
     """Exercise 3: `find(train, test)` gives the pairs (i, j) of pictures that are nearly equal."""
-    train = [_blobs(seed) for seed in range(12)]
-    test = [_blobs(seed) for seed in range(50, 62)]
-    planted = {(2, 5), (7, 0), (9, 11)}
-    test[5] = _as_jpeg(train[2])
-    test[0] = ImageEnhance.Brightness(train[7]).enhance(0.7)
-    test[11] = train[9].resize((40, 40))
-    found = {(int(i), int(j)) for i, j in find(train, test)}
-    extra, missed = sorted(found - planted), sorted(planted - found)
-    assert not extra, (
-        f"{len(extra)} pairs are no copies, for example train {extra[0][0]} and test "
-        f"{extra[0][1]}. Take out each thumbnail's mean and length, and ask for more than 0.9."
-    )
-    ways = {(2, 5): "stored as JPEG", (7, 0): "made darker", (9, 11): "made smaller"}
-    assert not missed, (
-        f"Train {missed[0][0]} and test {missed[0][1]} are the same picture, {ways[missed[0]]}. "
-        "Bring all to one size first, and compare after taking out mean and length."
-    )
-    print("passed: three planted copies found, nothing else")
+    for seed in (0, 1):  # the copies lie elsewhere in each, so no fixed answer is right twice
+        train, test, planted = _with_copies(seed)
+        found = {(int(i), int(j)) for i, j in find(list(train), list(test))}
+        extra, missed = sorted(found - planted.keys()), sorted(planted.keys() - found)
+        assert not extra, (
+            f"{len(extra)} pairs are no copies, for example train {extra[0][0]} and test "
+            f"{extra[0][1]}. Subtract each thumbnail's mean, scale it to length 1, and ask for "
+            "more than 0.9."
+        )
+        assert not missed, (
+            f"Train {missed[0][0]} and test {missed[0][1]} are the same picture, "
+            f"{planted[missed[0]]}. Bring all to one size first, and compare after subtracting "
+            "the mean and scaling to length 1."
+        )
+    print("passed: in two collections, three planted copies each were found, and nothing else")
+
+
+def _with_copies(
+    seed: int,
+) -> tuple[list[Image.Image], list[Image.Image], dict[tuple[int, int], str]]:
+    """Twelve pictures, twelve others with three copies among them, and what was done to each."""
+    rng = random.Random(seed)
+    train = [_blobs(100 * seed + i) for i in range(12)]
+    test = [_blobs(100 * seed + 50 + i) for i in range(12)]
+    (a, b, c), (x, y, z) = rng.sample(range(12), 3), rng.sample(range(12), 3)
+    test[x] = _as_jpeg(train[a])
+    test[y] = ImageEnhance.Brightness(train[b]).enhance(0.7)
+    test[z] = train[c].resize((40, 40))
+    ways = {(a, x): "stored as JPEG", (b, y): "made darker", (c, z): "made smaller"}
+    return train, test, ways
 
 
 def _blobs(seed: int) -> Image.Image:
@@ -112,34 +130,69 @@ def _as_jpeg(image: Image.Image) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def check_linear_probe(probe: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+def check_linear_probe(probe: Callable[[Tensor, Tensor, Tensor], Any]) -> None:
     """Exercise 4: `probe(features [N, E], labels [N], test [T, E])` fits, gives logits `[T, K]`."""
-    generator = torch.Generator().manual_seed(0)
-    centres = F.normalize(torch.randn(5, 32, generator=generator), dim=-1)
-    # Two centres are close: their means differ by little, a fitted line still tells them apart.
-    centres[1] = F.normalize(centres[0] + 0.4 * centres[1], dim=-1)
-
-    def sample(n: int) -> tuple[Tensor, Tensor]:
-        labels = torch.arange(5).repeat_interleave(n)
-        noise = 0.06 * torch.randn(len(labels), 32, generator=generator)
-        return F.normalize(centres[labels] + noise, dim=-1), labels
-
-    (train, labels), (test, truth) = sample(16), sample(40)
+    (train, labels), (test, truth) = _stretched_clouds()
     kept = train.clone()
-    logits = probe(train, labels, test)
+    given = probe(train, labels, torch.cat([train, test]))
     assert torch.equal(train, kept), "Your probe changes the features. They are frozen: leave them."
-    assert logits.shape == (200, 5), (
-        f"The logits must be [T, K] = [200, 5]; yours are {list(logits.shape)}."
+    assert not getattr(given, "requires_grad", False), (
+        "Return plain numbers: call .detach() on the logits."
     )
-    assert not logits.requires_grad, "Return plain numbers: call .detach() on the logits."
-    right = (probe(train, labels, train).argmax(dim=1) == labels).float().mean().item()
+    logits = torch.as_tensor(np.asarray(given), dtype=torch.float64)
+    rows = len(train) + len(test)
+    assert logits.shape == (rows, CLOUDS), (
+        f"The logits must be [T, K] = {[rows, CLOUDS]}; yours are {list(logits.shape)}."
+    )
+    right = _share_right(logits[: len(train)], labels)
     assert right > 0.98, (
         f"Only {100 * right:.0f}% of its own shots are right after fitting. Take more steps, a "
-        "higher learning rate, or less weight decay."
+        "higher learning rate, or less weight decay. (Class means do not fit anything.)"
     )
-    right = (logits.argmax(dim=1) == truth).float().mean().item()
+    assert _is_affine(torch.cat([train, test]), logits), (
+        "These are not the outputs of one linear layer: logits must be W x + b, with the same W "
+        "and b for every image. Return the layer's outputs, without a softmax and without "
+        "comparing with single shots."
+    )
+    right = _share_right(logits[len(train) :], truth)
     assert right > 0.95, (
         f"{100 * right:.0f}% of the test points are right; a fitted probe has more than 95%. "
         "Check that labels and rows belong together."
     )
     print(f"passed: {100 * right:.1f}% of points that the probe has not seen are right")
+
+
+CLOUDS, WIDTH = 5, 32  # classes and feature width of the toy problem
+
+
+def _stretched_clouds() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Shots and test points of five classes, unit vectors.
+
+    They differ in four directions with little noise and vary much in another four, so a fitted
+    line tells them apart while the nearest class mean is often the wrong one.
+    """
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.zeros(CLOUDS, WIDTH)
+    centres[:, :CLOUDS] = 0.3 * torch.eye(CLOUDS)
+    centres[:, -1] = 1.0
+    noise = torch.full((WIDTH,), 0.02)
+    noise[8:12] = 1.0
+
+    def sample(n: int) -> tuple[Tensor, Tensor]:
+        labels = torch.arange(CLOUDS).repeat_interleave(n)
+        points = centres[labels] + noise * torch.randn(len(labels), WIDTH, generator=generator)
+        return F.normalize(points, dim=-1), labels
+
+    return sample(16), sample(40)
+
+
+def _share_right(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(dim=1) == labels).double().mean().item()
+
+
+def _is_affine(points: Tensor, logits: Tensor) -> bool:
+    """Whether one W and b give all logits, up to what softmax ignores: a number per row."""
+    wanted = logits - logits.mean(dim=1, keepdim=True)
+    inputs = torch.cat([points, torch.ones(len(points), 1)], dim=1).double()
+    solved = torch.linalg.lstsq(inputs, wanted).solution
+    return bool((inputs @ solved - wanted).norm() < 0.01 * wanted.norm())
