@@ -20,36 +20,6 @@ def register(parent: typer.Typer) -> None:
     parent.add_typer(app, name="reproduce")
 
 
-@app.command("zero-shot")
-def zero_shot() -> None:
-    """Score emoji-clip, without any training, on every evaluation house and emoji dataset."""
-    from cocoop_tutorial.experiments import reproduce  # here, so that --help need not load PyTorch
-
-    typer.echo(f"wrote {reproduce.zero_shot().name}")
-
-
-@app.command("prompt-settings")
-def prompt_settings(jobs: Jobs = None, engine: Engine = "local") -> None:
-    """Choose the learning rates of CoOp and CoCoOp, on a dataset that no result uses."""
-    from cocoop_tutorial.experiments import reproduce
-
-    typer.echo(f"wrote {reproduce.prompt_settings(jobs, engine).name}")
-
-
-@app.command("prompt-learning")
-def prompt_learning(
-    method: Annotated[
-        list[str] | None, typer.Option(help="zero-shot, CoOp or CoCoOp; by default all.")
-    ] = None,
-    jobs: Jobs = None,
-    engine: Engine = "local",
-) -> None:
-    """Train CoOp and CoCoOp on emoji datasets with three seeds; continues where it stopped."""
-    from cocoop_tutorial.experiments import reproduce
-
-    typer.echo(f"wrote {reproduce.prompt_learning(method, jobs, engine).name}")
-
-
 @app.command("hero")
 def hero(to: Annotated[Path, typer.Argument(help="Picture to write.")]) -> None:
     """Draw the README's picture: test images of each dataset, named by icon-clip."""

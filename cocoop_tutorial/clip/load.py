@@ -25,8 +25,7 @@ from cocoop_tutorial.errors import (
 )
 from cocoop_tutorial.precision import PRECISIONS, Precision
 
-WEIGHTS = Path(__file__).parents[1] / "weights"
-EMBEDDED = {name: WEIGHTS / name for name in ("icon-clip", "emoji-clip")}
+ICON_CLIP = Path(__file__).parents[1] / "weights" / "icon-clip"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RANDOM_SEED = 0  # of the weights of "MODEL/random"
 
@@ -58,8 +57,8 @@ def load_clip(
     target = _device(device)
     _check_precision(precision, target)
     kind = Precision(precision).of_weights
-    if name in EMBEDDED:
-        model, tokenizer = _from_folder(EMBEDDED[name], kind)
+    if name == "icon-clip":
+        model, tokenizer = _from_folder(ICON_CLIP, kind)
     elif name.startswith("local-dir:"):
         path = Path(name.removeprefix("local-dir:")).expanduser()
         model, tokenizer = _from_folder(path, kind)
@@ -124,7 +123,7 @@ def _from_folder(path: Path, precision: str) -> tuple[nn.Module, Any]:
 
 
 def _hint(path: Path) -> str:
-    if path not in EMBEDDED.values():
+    if path != ICON_CLIP:
         return " Give the path of a folder that open_clip saved, as 'local-dir:PATH'."
     return (
         " Install the package again, or make the weights: python -m cocoop_tutorial.pretraining.run"
@@ -167,7 +166,7 @@ def _parse(name: str) -> tuple[str, str]:
                 f"{name!r} does not say which weights to load. Write '{whole}/TAG', where TAG is "
                 f"one of: {', '.join(tags)}."
             )
-        known = [*EMBEDDED, "local-dir:PATH", *open_clip.list_models()]
+        known = ["icon-clip", "local-dir:PATH", *open_clip.list_models()]
         raise UnknownNameError(f"Unknown backbone {name!r}. {suggest(model or name, known)}")
     tags = ["random", *open_clip.list_pretrained_tags_by_model(model)]
     if tag not in tags:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from cocoop_tutorial.datasets import emoji, icons
+from cocoop_tutorial.datasets import icons
 from cocoop_tutorial.datasets.download import download as fetch
 from cocoop_tutorial.datasets.paper import NAMES, folder_of, load_paper
 from cocoop_tutorial.datasets.splits import Dataset
@@ -37,11 +37,9 @@ def load_dataset(name: str, root: Path | str | None = None, download: bool = Fal
     """
     if name in icons.NAMES:
         return icons.load(name, root)
-    if name in emoji.NAMES:
-        return emoji.load(name, root)
     if name not in NAMES:
         raise UnknownNameError(
-            f"Unknown data set {name!r}. {suggest(name, [*icons.NAMES, *emoji.NAMES, *NAMES])} "
+            f"Unknown data set {name!r}. {suggest(name, [*icons.NAMES, *NAMES])} "
             "Your own images load with ImageFolder(path)."
         )
     folder = data_root(root)

@@ -138,9 +138,9 @@ def test_training_is_the_plain_loop(method: str, data: Dataset) -> None:
 
 @pytest.mark.parametrize("method", [CoOp, CoCoOp])
 def test_it_learns(method: type[PromptLearner]) -> None:
-    shots, _ = base_new(few_shot(load_dataset("emoji_clothing"), shots=4, seed=1))
+    shots, _ = base_new(few_shot(load_dataset("icons_games"), shots=4, seed=1))
     torch.manual_seed(0)
-    model = method(load_clip("emoji-clip", device="cpu"), shots.classnames, n_ctx=2, ctx_init=None)
+    model = method(load_clip("icon-clip", device="cpu"), shots.classnames, n_ctx=2, ctx_init=None)
     before = evaluate(model, shots, "train").accuracy
     history = train(model, shots, TrainConfig(epochs=6, batch_size=4, lr=0.01, warmup_epochs=0))
     assert history.loss.iloc[-1] < 0.8 * history.loss.iloc[0]

@@ -14,7 +14,7 @@ from cocoop_tutorial.datasets import icons
 from cocoop_tutorial.datasets.icons import houses, making, names, sources
 from cocoop_tutorial.errors import DataError
 
-FILE = sources.REPO_DATA / "ICONS.md"
+FILE = sources.REPO_DATA / "README.md"
 
 
 def house_table() -> pd.DataFrame:
