@@ -50,8 +50,8 @@ $(STAMPS)/install: pyproject.toml constraints.txt $(if $(wildcard $(BIN)/python)
 	@$(BIN)/python -m pip check > $(BUILD)/pip-check.log || { cat $(BUILD)/pip-check.log; exit 1; }
 	@touch $@
 
-# The emoji packages, drawn to pictures in a checked cache.
-$(STAMPS)/data: $(STAMPS)/install data/package-lock.json $(wildcard cocoop_tutorial/datasets/emoji/*.py)
+# The icon packages, drawn to pictures in a checked cache.
+$(STAMPS)/data: $(STAMPS)/install data/package-lock.json $(wildcard cocoop_tutorial/datasets/icons/* cocoop_tutorial/datasets/emoji/*.py)
 	$(BIN)/cocoop data build
 	@touch $@
 

@@ -8,7 +8,7 @@ import typer
 from cocoop_tutorial.cli.options import Json, Root
 
 app = typer.Typer(
-    help="The data sets: make the emoji ones, fetch the paper's, see and check what is there.",
+    help="The data sets: make the embedded ones, fetch the paper's, see and check what is there.",
     no_args_is_help=True,
 )
 
@@ -22,23 +22,26 @@ def register(parent: typer.Typer) -> None:
 def build(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Make the emoji data sets, except those that are there and up to date."""
-    from cocoop_tutorial.datasets import emoji
+    """Make the icon and emoji data sets, except those that are there and up to date."""
+    from cocoop_tutorial.datasets import emoji, icons
 
-    emoji.build(progress=not quiet)
-    typer.echo(f"{len(emoji.NAMES)} emoji data sets are ready.")
+    for made in (icons, emoji):
+        made.build(progress=not quiet)
+    typer.echo(f"{len(icons.NAMES)} icon and {len(emoji.NAMES)} emoji data sets are ready.")
 
 
 @app.command("show")
 def show(as_json: Json = False, root: Root = None) -> None:
     """List the data sets of both worlds, and which of them are here."""
-    from cocoop_tutorial.datasets import emoji
+    import pandas as pd
+
+    from cocoop_tutorial.datasets import emoji, icons
     from cocoop_tutorial.datasets.load import data_root
 
-    table, folder = emoji.summary(), data_root(root)
+    table, folder = pd.concat([icons.summary(), emoji.summary()]), data_root(root)
     paper = _papers_data(root)
     if as_json:
-        content = {"emoji": json.loads(table.reset_index().to_json(orient="records"))}
+        content = {"embedded": json.loads(table.reset_index().to_json(orient="records"))}
         typer.echo(json.dumps({**content, "paper": paper, "root": str(folder)}, indent=1))
         return
     typer.echo(f"Embedded world\n{table.to_string(na_rep='-', float_format='{:.0f}'.format)}\n")
@@ -69,21 +72,21 @@ def _papers_data(root: Root) -> list[dict[str, Any]]:
 @app.command("verify")
 def verify(
     name: Annotated[
-        str | None, typer.Argument(help="A data set; without one, all emoji data sets.")
+        str | None, typer.Argument(help="A data set; without one, all embedded data sets.")
     ] = None,
     root: Root = None,
 ) -> None:
-    """Compare every emoji image with its digest, or decode every image of one data set.
+    """Compare every embedded image with its digest, or decode every image of one data set.
 
     The exit status is 1 if something is missing, changed or unreadable.
     """
     if name is None:
-        from cocoop_tutorial.datasets import emoji
+        from cocoop_tutorial.datasets import emoji, icons
 
-        wrong = emoji.verify()
+        wrong = icons.verify() + emoji.verify()
         for line in wrong:
             typer.echo(line)
-        typer.echo("All emoji images are unchanged." if not wrong else "Run: cocoop data build")
+        typer.echo("All embedded images are unchanged." if not wrong else "Run: cocoop data build")
         raise typer.Exit(1 if wrong else 0)
     from cocoop_tutorial.datasets.images import check_images
     from cocoop_tutorial.datasets.load import load_dataset

@@ -49,9 +49,9 @@ def diagnose(root: str | Path | None = None) -> list[Finding]:
         ("device", check_device),
         ("memory", check_memory),
         ("disk", check_disk),
-        ("emoji data", check_emoji),
+        ("embedded data", check_embedded),
         ("paper's data", lambda: check_paper(root)),
-        ("emoji-clip", check_weights),
+        ("icon-clip", check_weights),
     ]
     return [_guarded(topic, check) for topic, check in checks]
 
@@ -128,7 +128,7 @@ def check_memory(need_gb: float = 4) -> Finding:
 
 
 def check_disk(need_gb: float = 1, folder: Path | None = None) -> Finding:
-    """Free disk space where the emoji data is kept."""
+    """Free disk space where the embedded data is kept."""
     from cocoop_tutorial.files import cache_root
 
     folder = (folder or cache_root()).absolute()
@@ -141,16 +141,15 @@ def check_disk(need_gb: float = 1, folder: Path | None = None) -> Finding:
     return Finding("disk", OK, found)
 
 
-def check_emoji() -> Finding:
-    """The rendered emoji data sets."""
-    from cocoop_tutorial.datasets import emoji
+def check_embedded() -> Finding:
+    """The rendered data sets of the embedded world."""
+    from cocoop_tutorial.datasets import emoji, icons
 
-    table = emoji.summary()
-    ready = int(table["ready"].sum())
-    found = f"{ready} of {len(table)} data sets"
-    if ready < len(table):
-        return Finding("emoji data", FAIL, found, "cocoop data build")
-    return Finding("emoji data", OK, found)
+    ready = [*icons.summary()["ready"], *emoji.summary()["ready"]]
+    found = f"{sum(ready)} of {len(ready)} data sets"
+    if not all(ready):
+        return Finding("embedded data", FAIL, found, "cocoop data build")
+    return Finding("embedded data", OK, found)
 
 
 def check_paper(root: str | Path | None = None) -> Finding:
@@ -164,21 +163,21 @@ def check_paper(root: str | Path | None = None) -> Finding:
     return Finding("paper's data", OK, f"{found}{': ' + ', '.join(there) if there else ''}")
 
 
-def check_weights(name: str = "emoji-clip") -> Finding:
+def check_weights(name: str = "icon-clip") -> Finding:
     """The shipped backbone: whether it loads and turns a text into a unit vector."""
     from cocoop_tutorial.clip.load import load_clip
 
     try:
         clip = load_clip(name, device="cpu")
-        norm = clip.encode_text(["an emoji of a red apple."]).norm().item()
+        norm = clip.encode_text(["an icon of a bus."]).norm().item()
     except (OSError, ValueError, RuntimeError) as error:
         todo = "Install cocoop_tutorial again (in a clone: git checkout cocoop_tutorial/weights), "
         todo += "or make the weights: python -m cocoop_tutorial.pretraining.run"
-        return Finding("emoji-clip", FAIL, str(error), todo)
+        return Finding("icon-clip", FAIL, str(error), todo)
     if abs(norm - 1) > 1e-3:
-        return Finding("emoji-clip", FAIL, f"a feature of length {norm:.3g}", "Install it again.")
+        return Finding("icon-clip", FAIL, f"a feature of length {norm:.3g}", "Install it again.")
     millions = sum(p.numel() for p in clip.parameters()) / 1e6
-    return Finding("emoji-clip", OK, f"{millions:.1f} M parameters, {clip.image_size} pixels")
+    return Finding("icon-clip", OK, f"{millions:.1f} M parameters, {clip.image_size} pixels")
 
 
 def report(findings: list[Finding]) -> str:

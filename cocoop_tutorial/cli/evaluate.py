@@ -40,11 +40,11 @@ model.pth.tar-N of the official code, or the word zero-shot.
 
 \b
 Examples:
-  cocoop evaluate runs/emoji_animals-cocoop-1
+  cocoop evaluate runs/icons_weather-cocoop-1
       On the data it was trained on: base and new classes, and their harmonic mean.
-  cocoop evaluate runs/emoji_animals-cocoop-1 --data emoji_food
+  cocoop evaluate runs/icons_weather-cocoop-1 --data icons_nature
       On another data set, with all of its classes.
-  cocoop evaluate zero-shot --data emoji_animals --classes halves --json
+  cocoop evaluate zero-shot --data icons_weather --classes halves --json
       CLIP without any training, as JSON.
   torchrun --nproc-per-node 2 -m cocoop_tutorial evaluate zero-shot
       Two processes (two GPUs, if there are two) share the images.
@@ -62,7 +62,7 @@ Classes = Annotated[
 ]
 Images = Annotated[SplitName, typer.Option(help="Which images.")]
 Backbone = Annotated[
-    str | None, typer.Option(help="If the file does not name it; by default emoji-clip.")
+    str | None, typer.Option(help="If the file does not name it; by default icon-clip.")
 ]
 NamePosition = Annotated[
     Position, typer.Option(help="For an official CoOp file, which does not say.")
@@ -101,7 +101,7 @@ def evaluate(
     name, wanted = _what(facts.get("training", {}), data, classes)
     batches = {"batch_size": batch_size, "feature_batch": feature_batch}
     with distributed.session(device) as own_device:
-        chosen = backbone or facts.get("backbone", "emoji-clip")
+        chosen = backbone or facts.get("backbone", "icon-clip")
         clip = load_clip(chosen, own_device, precision.value)
         subsets = subsets_of(load_data(name, root), wanted != "all", skip_unreadable)
         if wanted in subsets:
@@ -136,7 +136,7 @@ def _facts(prompts: str) -> dict[str, Any]:
 
 def _what(trained: dict[str, Any], data: str | None, classes: str | None) -> tuple[str, str]:
     """Data set and classes to score; by default those that the prompt was trained on."""
-    name = data or trained.get("data") or "emoji_animals"
+    name = data or trained.get("data") or "icons_weather"
     halves = name == trained.get("data") and trained.get("classes") == "base"
     return name, classes or ("halves" if halves else "all")
 

@@ -17,12 +17,12 @@ SplitName = StrEnum("SplitName", ["train", "val", "test"])
 
 def load_data(name: str, root: Path | None) -> "Dataset":
     """A data set by name, or a folder of images."""
-    from cocoop_tutorial.datasets import emoji
+    from cocoop_tutorial.datasets import emoji, icons
     from cocoop_tutorial.datasets.folder import ImageFolder
     from cocoop_tutorial.datasets.load import load_dataset
     from cocoop_tutorial.datasets.paper import NAMES
 
-    known = name in NAMES or name in emoji.NAMES
+    known = name in (*NAMES, *icons.NAMES, *emoji.NAMES)
     folder = not known and (Path(name).is_dir() or os.sep in name)
     return ImageFolder(name) if folder else load_dataset(name, root)
 

@@ -44,9 +44,9 @@ HELP = """Learn a prompt, and score it on the classes it was trained on and on t
 \b
 Examples:
   cocoop train
-      CoCoOp on half of the emoji animals, 16 images per class, as in the paper.
-  cocoop train --method coop --data emoji_food --epochs 20 --lr 0.05
-      CoOp on emoji food, a shorter schedule.
+      CoCoOp on half of the weather icons, 16 images per class, as in the paper.
+  cocoop train --method coop --data icons_nature --epochs 20 --lr 0.05
+      CoOp on icons of nature, a shorter schedule.
   cocoop train --data photos/ --shots 8 --classes all --out runs/photos
       Your own images: one sub-folder per class.
   cocoop train --backbone ViT-B-16/openai --data caltech101 --root data \\
@@ -63,7 +63,7 @@ The exit status is 0 if all went well, 1 after an error, which is named, and 2 a
 
 MethodOption = Annotated[Method, typer.Option(help="What to train.")]
 Backbone = Annotated[
-    str, typer.Option(help="emoji-clip, MODEL/TAG of open_clip, or local-dir:PATH.")
+    str, typer.Option(help="icon-clip, MODEL/TAG of open_clip, or local-dir:PATH.")
 ]
 Data = Annotated[str, typer.Option(help="A data set ('cocoop data show'), or a folder of images.")]
 Classes = Annotated[Trained, typer.Option(help="base: the first half; the rest is for testing.")]
@@ -106,8 +106,8 @@ def register(app: typer.Typer) -> None:
 
 def train(
     method: MethodOption = Method.cocoop,
-    backbone: Backbone = "emoji-clip",
-    data: Data = "emoji_animals",
+    backbone: Backbone = "icon-clip",
+    data: Data = "icons_weather",
     root: Root = None,
     classes: Classes = Trained.base,
     shots: Shots = 16,

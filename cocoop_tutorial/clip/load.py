@@ -26,7 +26,8 @@ from cocoop_tutorial.errors import (
 from cocoop_tutorial.precision import PRECISIONS, Precision
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-EMBEDDED = {name: WEIGHTS / name for name in ("icon-clip", "emoji-clip")}
+EMBEDDED = {name: WEIGHTS / name for name in ("icon-clip", "emoji-clip")}  # chapters 3-5: emoji
+ICON_CLIP = EMBEDDED["icon-clip"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RANDOM_SEED = 0  # of the weights of "MODEL/random"
 

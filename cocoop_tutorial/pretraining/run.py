@@ -19,7 +19,7 @@ from typing import Annotated
 import torch
 import typer
 
-from cocoop_tutorial.clip.load import EMBEDDED
+from cocoop_tutorial.clip.load import ICON_CLIP
 from cocoop_tutorial.pretraining import corpus as drawn
 from cocoop_tutorial.pretraining.augment import augment
 from cocoop_tutorial.pretraining.captions import Captions
@@ -261,7 +261,7 @@ class Run:
         return words + "".join(f" --{k.replace('_', '-')} {v}" for k, v in options.items())
 
 
-def publish(folder: Path, target: Path = EMBEDDED["icon-clip"]) -> None:
+def publish(folder: Path, target: Path = ICON_CLIP) -> None:
     """Makes the package's weights and the result file out of a run's folder.
 
     Only the small files are needed: weights-*.safetensors and the result file. So the run may

@@ -181,6 +181,6 @@ def _tokenizer(clip: FrozenCLIP) -> object:
     if not hasattr(clip.tokenizer, "sot_token_id") or not hasattr(clip.tokenizer, "encode"):
         raise PromptError(
             f"{clip.name} does not use CLIP's tokenizer, so a context cannot be placed in its "
-            "prompts. ZeroShotCLIP works; for CoOp and CoCoOp choose a model such as 'emoji-clip'."
+            "prompts. ZeroShotCLIP works; for CoOp and CoCoOp choose a model such as 'icon-clip'."
         )
     return clip.tokenizer

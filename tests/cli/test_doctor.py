@@ -48,9 +48,9 @@ def test_too_little_memory_and_disk(tmp_path: Path) -> None:
     assert doctor.check_disk(need_gb=0, folder=tmp_path).status == OK
 
 
-def test_emoji_data_that_was_never_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedded_data_that_was_never_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COCOOP_CACHE", str(tmp_path))
-    finding = doctor.check_emoji()
+    finding = doctor.check_embedded()
     assert finding.status == FAIL and finding.found.startswith("0 of ")
     assert finding.todo == "cocoop data build"
 
@@ -89,7 +89,7 @@ def test_exit_status_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 1
     findings = {f["topic"]: f for f in json.loads(result.stdout)}
-    assert findings["emoji data"]["status"] == FAIL
+    assert findings["embedded data"]["status"] == FAIL
     assert findings["python"]["status"] == OK
     plain = CliRunner().invoke(app, ["doctor"])
     assert plain.exit_code == 1 and "-> cocoop data build" in plain.stdout

@@ -43,14 +43,14 @@ def test_help_imports_nothing_heavy() -> None:
 def test_show_lists_both_worlds(cocoop: Cocoop, root: Path, tmp_path: Path) -> None:
     result = cocoop("data", "show", "--root", str(root), COCOOP_CACHE=str(tmp_path / "cache"))
     assert result.status == 0
-    assert "emoji_animals" in result.out
+    assert "icons_weather" in result.out
     (line,) = [x for x in result.out.splitlines() if x.startswith("dtd ")]
     assert line.endswith("here") and "not here" not in line
     assert "cocoop data fetch caltech101" in result.out
     as_json = cocoop("data", "show", "--json", COCOOP_DATA=str(root), COCOOP_CACHE=str(tmp_path))
     content = json.loads(as_json.out)
     assert [r["dataset"] for r in content["paper"] if r["ready"]] == ["dtd"]
-    assert content["emoji"] and not any(r["ready"] for r in content["emoji"])
+    assert content["embedded"] and not any(r["ready"] for r in content["embedded"])
 
 
 def test_verify_decodes_every_image(cocoop: Cocoop, root: Path) -> None:
@@ -63,7 +63,7 @@ def test_verify_decodes_every_image(cocoop: Cocoop, root: Path) -> None:
     assert "Traceback" not in bad.err
 
 
-def test_verify_of_emoji_data_that_were_never_made(cocoop: Cocoop, tmp_path: Path) -> None:
+def test_verify_of_embedded_data_that_were_never_made(cocoop: Cocoop, tmp_path: Path) -> None:
     result = cocoop("data", "verify", COCOOP_CACHE=str(tmp_path))
     assert result.status == 1 and "cocoop data build" in result.out
 

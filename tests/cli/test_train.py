@@ -134,7 +134,7 @@ def test_help_teaches(cocoop: Cocoop) -> None:
 @pytest.mark.parametrize(
     ("args", "status", "words"),
     [
-        (["train", "--data", "emoji_animal"], 1, "Did you mean 'emoji_animals'"),
+        (["train", "--data", "icons_weathr"], 1, "Did you mean 'icons_weather'"),
         (["train", "--method", "cocop"], 2, "cocop"),
         (["train", "--epochs", "0"], 2, "epochs"),
         (["train", "--lr", "-1"], 1, "lr is -1.0"),

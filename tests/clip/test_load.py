@@ -132,7 +132,7 @@ def test_a_slash_in_the_models_own_name() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("emoji_clip", "emoji-clip"),
+        ("icon_clip", "icon-clip"),
         ("ViT-B-16/opena", "'openai'"),
         ("ViT-B-61/openai", "ViT-B-16"),
         ("ViT-B-16", "does not say which weights"),
@@ -239,7 +239,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_weights_that_cannot_be_downloaded(hub_cache: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"'ViT-B-16/openai'.*local-dir:PATH.*emoji-clip"):
+    with pytest.raises(MissingDataError, match=r"'ViT-B-16/openai'.*local-dir:PATH.*icon-clip"):
         load_clip("ViT-B-16/openai", device="cpu")
 
 

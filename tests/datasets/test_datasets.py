@@ -196,7 +196,7 @@ def test_test_class_that_training_does_not_have(tmp_path: Path, make_image: Make
     [
         ("caltech", "caltech101"),
         ("OxfordPet", "oxford_pets"),
-        ("emoji_animal", "emoji_animals"),
+        ("icons_weathr", "icons_weather"),
         ("imagenet-sketch", "imagenet_sketch"),
     ],
 )

@@ -2,26 +2,21 @@
 
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import dask
 import pandas as pd
 import pytest
 import torch
-from distributed import Client, LocalCluster
 from small_clips import small_clip
 
 from cocoop_tutorial import TrainConfig, load_clip, load_dataset, load_result, save_result
 from cocoop_tutorial.book import coop_figures
 from cocoop_tutorial.datasets.emoji import drawing
 from cocoop_tutorial.errors import MissingDataError
-from cocoop_tutorial.experiments import cells as cells_module
 from cocoop_tutorial.experiments import prompt_learning as grid
 from cocoop_tutorial.experiments import prompt_results as read
-from cocoop_tutorial.experiments.cells import Cell, made_by, run_cells
-from cocoop_tutorial.text_encoder import words
+from cocoop_tutorial.experiments.cells import Cell, made_by
 
 SMALLEST = "emoji_clothing"
 
@@ -100,34 +95,6 @@ def test_the_rate_with_the_lowest_loss_on_poses_is_taken(tiny, tmp_path: Path) -
         mine = pd.DataFrame([r for r in rows if (r["method"], r["split"]) == (method, "poses")])
         best = min(grid.RATES, key=lambda lr: mine[mine.lr == lr].loss.mean())
         assert grid.settings(method, tmp_path).lr == best
-
-
-@pytest.fixture
-def dask_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
-    """A cluster of two worker processes, which Dask's settings name."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        with dask.config.set({"scheduler-address": cluster.scheduler_address}):
-            yield cluster
-
-
-@pytest.mark.slow
-def test_processes_give_the_rows_of_one_process(dask_cluster, tmp_path: Path) -> None:
-    clip, config = load_clip("emoji-clip", device="cpu"), TrainConfig(epochs=2, batch_size=64)
-    cells = [Cell(SMALLEST, "CoOp", s, replace(config, seed=s)) for s in (1, 2)]
-    frames = []
-    for jobs, engine in ((1, "local"), (2, "local"), (2, "dask")):
-        name, options = f"{engine}{jobs}", (grid.METHODS, tmp_path, jobs, engine)
-        path = run_cells(clip, name, "test", cells, grid.measure_cell, *options)
-        frames.append(pd.DataFrame(rows_of(path)).drop(columns="train_seconds"))
-    for frame in frames[1:]:  # an image at a tie may fall either way
-        pd.testing.assert_frame_equal(frames[0], frame, atol=2.0)
-    with Client(dask_cluster) as client:
-        assert any(client.run(lambda: "emoji-clip" in cells_module._at_hand).values())
-
-
-def test_unknown_engine_names_the_known_ones(cocoop) -> None:
-    done = cocoop("reproduce", "prompt-learning", "--engine", "dusk")
-    assert done.status == 1 and "Did you mean 'dask'" in done.err
 
 
 def test_no_dataset_was_picked_for_its_numbers() -> None:
@@ -259,21 +226,3 @@ def test_recorded_rates_are_of_the_shipped_weights_and_complete() -> None:
         (c.epochs, lr) for c in grid.SETTINGS.values() for lr in grid.RATES
     }
     assert len(rows) == len(tried) * len(grid.SEEDS) * 2  # poses and val
-
-
-def test_nearest_words_of_words_are_themselves() -> None:
-    clip = small_clip()
-    table = clip.text_tower.token_embedding.weight
-    ids = clip.tokenizer.encode("cat piano")
-    found = words.nearest_words(clip, table[ids], count=2)
-    assert found.query("rank == 1").word.tolist() == ["cat", "piano"]
-    assert found.query("rank == 1").distance.max() < 1e-2
-    assert set(found.vector) == {1, 2}
-
-
-def test_random_like_keeps_lengths_only() -> None:
-    vectors = torch.randn(4, 32)
-    control = words.random_like(vectors, seed=3)
-    torch.testing.assert_close(control.norm(dim=1), vectors.norm(dim=1))
-    assert torch.nn.functional.cosine_similarity(control, vectors).abs().max() < 0.9
-    assert torch.equal(control, words.random_like(vectors, seed=3))

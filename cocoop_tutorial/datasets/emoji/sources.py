@@ -89,7 +89,7 @@ def npm_folder() -> Path:
     folder = cache_root() / "npm"
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "package-lock.json"):
-        shutil.copyfile(Path(__file__).parent / "npm" / name, folder / name)
+        shutil.copyfile(Path(__file__).parents[1] / "icons" / "npm" / name, folder / name)
     return folder
 
 

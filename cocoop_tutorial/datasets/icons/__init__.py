@@ -1,4 +1,7 @@
-"""The embedded world: datasets of icons by subject, drawn by houses the backbone never saw."""
+"""The embedded world: datasets of icons by subject, drawn by houses the backbone never saw.
+
+The drawings that the backbone was trained on come from here too; `pretraining` reads them.
+"""
 
 import json
 from functools import lru_cache

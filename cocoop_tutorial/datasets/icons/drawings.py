@@ -13,6 +13,7 @@ from PIL import Image
 
 from cocoop_tutorial.datasets.icons import sources
 from cocoop_tutorial.datasets.icons.names import Drawing
+from cocoop_tutorial.errors import needs_extra
 
 SIZE = 64  # pixels of an image
 THUMBNAIL = 20  # pixels of a thumbnail
@@ -42,7 +43,8 @@ def rng(*key: str | int) -> np.random.Generator:
 
 def rasterise(svg: str) -> Image.Image:
     """Renders SVG text to an RGBA image of its own size."""
-    import resvg_py
+    with needs_extra("embedded"):
+        import resvg_py
 
     return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))).convert("RGBA")
 

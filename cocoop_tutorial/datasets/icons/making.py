@@ -28,7 +28,8 @@ from tqdm.auto import tqdm
 
 from cocoop_tutorial.datasets.icons import copies, drawings, hard, names, sources
 from cocoop_tutorial.datasets.icons.names import Drawing
-from cocoop_tutorial.errors import DataError
+from cocoop_tutorial.errors import DataError, needs_extra
+from cocoop_tutorial.files import cache_root
 
 FORMAT = 1  # raise it when the images or the rules change
 SOURCE = "icons_general"
@@ -255,7 +256,7 @@ def _first(pictures: list[Picture], classname: str) -> list[Picture]:
 
 def folder(name: str) -> Path:
     """Where a dataset lies in the cache."""
-    return sources.cache_root() / "datasets" / name
+    return cache_root() / "datasets" / name
 
 
 def split_file(name: str) -> Path:
@@ -268,7 +269,9 @@ def fingerprint(name: str) -> str:
     tables = [(Path(__file__).parent / f"{t}.csv").read_text() for t in ("houses", "misnamed")]
     locked = {package: entry.get("integrity") for package, entry in sources.lock().items()}
     classes = table()[base(name)]
-    parts = [FORMAT, name, version("resvg_py"), tables, classes, sorted(locked.items())]
+    with needs_extra("embedded"):
+        renderer = version("resvg_py")
+    parts = [FORMAT, name, renderer, tables, classes, sorted(locked.items())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

