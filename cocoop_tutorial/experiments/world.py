@@ -87,7 +87,7 @@ def headroom(clip: FrozenCLIP, data: Dataset, seed: int) -> Row:
         "zero_shot": zero,
         "probe": probe,
         "class_means": means,
-        "gain": probe - zero,
+        "gain": round(probe - zero, 4),  # a tie must not look like a gain of a millionth
         "C": strength,
     }
 
@@ -129,7 +129,7 @@ def own_medium(clip: FrozenCLIP, data: Dataset, medium: Callable[[Path], str]) -
     mine = correct[[kinds.index(m) for m in media], torch.arange(len(media))]
     own, best = 100 * mine.float().mean().item(), int(fixed.argmax())
     told = {"best_medium": kinds[best], "best_fixed": fixed[best].item(), "own": own}
-    return {"dataset": data.name, **told, "gain": own - told["best_fixed"]}
+    return {"dataset": data.name, **told, "gain": round(own - told["best_fixed"], 4)}
 
 
 def measure_dataset(clip: FrozenCLIP, data: Dataset) -> dict[str, list[Row]]:

@@ -15,11 +15,9 @@ from cocoop_tutorial.datasets.icons.copies import SAME, correlations
 from cocoop_tutorial.datasets.icons.names import Drawing
 from cocoop_tutorial.datasets.splits import Dataset, Split
 from cocoop_tutorial.experiments.cells import Row
+from cocoop_tutorial.experiments.world_results import ANY_NAME, SAME_NAME, SPLIT
 
 ROWS = 256  # evaluation drawings compared at a time, with all of pretraining
-SPLIT = "train and test of a class"
-SAME_NAME = "pretraining and evaluation, same name"
-ANY_NAME = "pretraining and evaluation, any name"
 
 
 def drawn(split: Split) -> list[Drawing]:
