@@ -197,7 +197,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=45, help="seconds a turn may take")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
     options = parser.parse_args()
-    options.backbone = "emoji-clip" if options.quick else "ViT-B-16/random"
+    options.backbone = "icon-clip" if options.quick else "ViT-B-16/random"
     if options.quick:
         options.folder = options.folder or Path("_build/bench")
     return options

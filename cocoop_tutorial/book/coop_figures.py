@@ -1,7 +1,6 @@
 """The figures of chapters 3 and 4: where gradients flow, and which classes gain."""
 
-from collections.abc import Mapping, Sequence
-from itertools import product
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -13,12 +12,9 @@ from matplotlib.patches import FancyBboxPatch
 from cocoop_tutorial.book.plots import (
     BASE,
     NEW,
-    RANGE,
     STYLE,
-    colour,
     figure,
     legend_above,
-    palette,
 )
 from cocoop_tutorial.book.widgets import picture
 
@@ -101,51 +97,3 @@ def class_books(
         half: {str(e): class_page(before[half], s[half], half, e) for e, s in snapshots.items()}
         for half in before
     }
-
-
-def gain_figure(gains: pd.DataFrame, places: Mapping[str, str], ylabel: str) -> Figure:
-    """Changes on base and on new classes, in several places: a dot per dataset, a bar per mean.
-
-    Args:
-        gains: From `prompt_results.gains`.
-        places: Split to its label, from left to right.
-        ylabel: What is compared.
-    """
-    fig, ax = figure(figsize=(6.8, 3.6))
-    means = gains.groupby(["split", "dataset"])[list(HALVES)].mean()  # over seeds
-    points = means.melt(ignore_index=False, var_name="half", value_name=ylabel).reset_index()
-    drawn = {"data": points, "x": "split", "y": ylabel, "order": list(places), "ax": ax}
-    drawn |= {"hue": "half", "hue_order": list(HALVES), "palette": HALVES}
-    sns.barplot(**drawn, errorbar=None, saturation=1, alpha=0.45)
-    sns.swarmplot(**drawn, dodge=True, legend=False, edgecolor=LINE, linewidth=1)
-    ax.axhline(0, color=LINE, linewidth=1)
-    ax.set_xticks(range(len(places)), list(places.values()))
-    ax.set_xlabel("")
-    legend_above(ax, title="classes")
-    return fig
-
-
-def curve_figure(rows: pd.DataFrame, methods: Sequence[str], places: Mapping[str, str]) -> Figure:
-    """Change against CLIP while training: one row of panels per place, base left and new right.
-
-    Args:
-        rows: From `prompt_results.recorded`; the datasets are averaged within each seed.
-        methods: One line each, with a band from the lowest to the highest seed.
-        places: Split to its label, from top to bottom.
-    """
-    size = (7.6, 2.5 * len(places) + 0.3)
-    fig, axes = figure(len(places), 2, figsize=size, sharex=True, sharey="row", squeeze=False)
-    means = rows.groupby(["method", "split", "seed", "epoch"], observed=True)[list(HALVES)].mean()
-    change = means.drop("CLIP") - means.xs(("CLIP", 0), level=("method", "epoch"))
-    change = change.reset_index("epoch")
-    change["done"] = 100 * change.epoch / change.groupby("method").epoch.transform("max")
-    for ax, (split, half) in zip(axes.flat, product(places, HALVES), strict=True):
-        ax.axhline(0, color=colour("CLIP"), linestyle="--", label="CLIP")
-        lines = {"data": change.xs(split, level="split"), "x": "done", "y": half, "ax": ax}
-        lines |= {"hue": "method", "hue_order": methods, "palette": palette(methods)}
-        sns.lineplot(**lines, errorbar=RANGE, legend=ax is axes[0, 0])
-        ax.set_title(f"{half} classes: {places[split]}", fontsize=9)
-        ax.set(xlabel="training done (%)", ylabel="points above CLIP")
-        ax.label_outer()
-    axes[0, 0].legend(fontsize=8)
-    return fig

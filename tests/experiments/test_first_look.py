@@ -166,7 +166,10 @@ def test_explained() -> None:
     assert look.explained(torch.tensor([[1.0], [3.0], [1.0], [3.0]]), groups) == pytest.approx(0)
 
 
-def test_recorded_look_is_of_the_shipped_weights_and_complete() -> None:
+def test_recorded_look_is_of_the_shipped_weights_and_its_main_table_complete() -> None:
     clip, rows = load_clip(look.BACKBONE, device="cpu"), load_result(look.RESULT)["data"]
     done = {(r["dataset"], r["method"], r["seed"], r["made_by"]) for r in rows}
-    assert done == {cell.key(clip) for cell in look.all_cells()}
+    cells = look.all_cells()
+    main = ("CLIP", "CoOp", "CoCoOp", "CoOp, 10 x 1")
+    assert done >= {cell.key(clip) for cell in cells if cell.method in main}
+    assert done <= {cell.key(clip) for cell in cells}
