@@ -224,11 +224,16 @@ def sizes(model: CoCoOp, shots: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def explained(pi: Tensor, groups: list[str]) -> float:
-    """Share of the variance of pi `[N, D]` that lies between groups: 0 none, 1 all."""
+    """Share of the variance of pi `[N, D]` that lies between groups: 0 none, 1 all.
+
+    Not-a-number where pi does not vary, but for rounding.
+    """
     kinds = sorted(set(groups))
     member = F.one_hot(torch.tensor([kinds.index(g) for g in groups])).to(pi.dtype)  # [N, G]
     means = (member.T @ pi) / member.sum(dim=0, keepdim=True).T
     centred = pi - pi.mean(dim=0)
+    if centred.norm() <= 1e-4 * pi.norm():
+        return float("nan")
     return 1 - ((pi - member @ means).square().sum() / centred.square().sum()).item()
 
 

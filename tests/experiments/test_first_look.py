@@ -164,6 +164,7 @@ def test_explained() -> None:
     apart = torch.tensor([[1.0], [1.0], [3.0], [3.0]])
     assert look.explained(apart, groups) == pytest.approx(1)
     assert look.explained(torch.tensor([[1.0], [3.0], [1.0], [3.0]]), groups) == pytest.approx(0)
+    assert np.isnan(look.explained(torch.full((4, 3), 0.1) + 1e-7 * torch.rand(4, 3), groups))
 
 
 def test_recorded_look_is_of_the_shipped_weights_and_its_main_table_complete() -> None:
