@@ -24,7 +24,7 @@ def keep_freed_memory() -> Iterator[bool]:
 
     The numbers that it computes stay the same to the last bit. At the end, the memory goes back to
     the system and glibc's own thresholds hold again. Thresholds that the environment sets
-    (MALLOC_TRIM_THRESHOLD_ and the like) are left as they are.
+    (`MALLOC_TRIM_THRESHOLD_` and the like) are left as they are.
 
     Yields:
         Whether it does so: only glibc can, and only if the environment leaves it the choice.

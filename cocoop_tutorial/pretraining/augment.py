@@ -24,14 +24,14 @@ class Dice:
     generator: torch.Generator
 
     def uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
-        """[n, *shape], evenly between low and high."""
+        """`[n, *shape]`, evenly between low and high."""
         device = self.generator.device
         return (
             torch.rand(self.n, *shape, generator=self.generator, device=device) * (high - low) + low
         )
 
     def around(self, middle: float, spread: float, *shape: int) -> torch.Tensor:
-        """[n, *shape], evenly around a middle, closer to it the lower the strength."""
+        """`[n, *shape]`, evenly around a middle, closer to it the lower the strength."""
         return middle + self.strength * self.uniform(-spread, spread, *shape)
 
     def chance(self, p: float) -> torch.Tensor:

@@ -264,7 +264,7 @@ class Run:
 def publish(folder: Path, target: Path = ICON_CLIP) -> None:
     """Makes the package's weights and the result file out of a run's folder.
 
-    Only the small files are needed: weights-*.safetensors and the result file. So the run may
+    Only the small files are needed: `weights-*.safetensors` and the result file. So the run may
     have been on another machine.
     """
     write_folder(load_parts(folder), target)
