@@ -81,7 +81,7 @@ def _recipes() -> dict[str, Recipe]:
     coop, cocoop = Recipe("CoOp", COOP), Recipe("CoCoOp", COCOOP)
     found = {"CoOp": coop, "CoCoOp": cocoop, "CoOp, 10 x 1": replace(coop, config=COCOOP)}
     once = {name: replace(r, seeds=SEEDS[:1], datasets=(ONE,)) for name, r in found.items()}
-    found["CoCoOp, zero start"] = replace(once["CoCoOp"], zero=True)
+    found["CoCoOp, zero start"] = replace(cocoop, zero=True, seeds=SEEDS[:1])
     found["CoCoOp, noise"] = replace(once["CoCoOp"], noise=True)
     for start, words in STARTS.items():
         for name in ("CoOp", "CoCoOp"):
