@@ -44,6 +44,7 @@ SEEDS = (1, 2, 3)
 COOP, COCOOP = TrainConfig(epochs=200, batch_size=32), TrainConfig(epochs=10, batch_size=1)
 WORDS = "a photo of a"
 STARTS = {"random": None, "an icon of a": "an icon of a", "the opposite of a": "the opposite of a"}
+ONE = "icons_tools"  # the smallest of the three
 MEDIUM, FEW = "outline", 7  # the commonest medium, and the shots that every class has of it
 
 
@@ -59,8 +60,9 @@ class Recipe:
         medium: Leave only images of this medium in train, val and test; None leaves all.
         zero: Whether the Meta-Net's last layer starts at zero.
         noise: Whether the Meta-Net reads a fixed random vector instead of the image's feature.
-        seeds: Of the shots, their order, and what is drawn at random. What is compared most has
-            three, the rest fewer, because a run takes most of a minute.
+        seeds: Of the shots, their order, and what is drawn at random.
+        datasets: Where it is made. What is compared most has three seeds on three datasets, the
+            rest one on one, because a run takes most of a minute.
     """
 
     kind: str
@@ -71,26 +73,28 @@ class Recipe:
     zero: bool = False
     noise: bool = False
     seeds: tuple[int, ...] = SEEDS
+    datasets: tuple[str, ...] = icons.SETTINGS
 
 
 def _recipes() -> dict[str, Recipe]:
     """All kinds of runs, in the order in which they are made."""
     coop, cocoop = Recipe("CoOp", COOP), Recipe("CoCoOp", COCOOP)
     found = {"CoOp": coop, "CoCoOp": cocoop, "CoOp, 10 x 1": replace(coop, config=COCOOP)}
-    once = {name: replace(recipe, seeds=SEEDS[:1]) for name, recipe in found.items()}
-    found["CoCoOp, zero start"] = replace(once["CoCoOp"], zero=True)
+    once = {name: replace(r, seeds=SEEDS[:1], datasets=(ONE,)) for name, r in found.items()}
+    found["CoCoOp, zero start"] = replace(cocoop, zero=True, seeds=SEEDS[:1])
     found["CoCoOp, noise"] = replace(once["CoCoOp"], noise=True)
     for start, words in STARTS.items():
         for name in ("CoOp", "CoCoOp"):
             found[f"{name}, {start}"] = replace(once[name], words=words)
-    for name in ("CoOp", "CoCoOp"):  # the runs are short
-        few = replace(found[name], shots=FEW, seeds=SEEDS[:2])
+    for name in ("CoOp", "CoCoOp"):
+        few = replace(once[name], shots=FEW)
         found |= {f"{name}, {MEDIUM} only": replace(few, medium=MEDIUM), f"{name}, all media": few}
     return found
 
 
 RECIPES = _recipes()
 METHODS = ("CLIP", *RECIPES)
+MAIN = ("CLIP", "CoOp", "CoCoOp")
 
 
 @cache
@@ -293,13 +297,14 @@ def measure_cell(clip: FrozenCLIP, cell: Cell) -> list[Row]:
 
 
 def all_cells() -> list[Cell]:
-    """Every run, the main table first."""
-    return [
+    """Every run, the main table first, then all others with one seed."""
+    cells = [
         Cell(dataset, method, seed, recipe and replace(recipe.config, seed=seed))
         for method, recipe in [("CLIP", None), *RECIPES.items()]
         for seed in (recipe.seeds if recipe else SEEDS)
-        for dataset in icons.SETTINGS
+        for dataset in (recipe.datasets if recipe else icons.SETTINGS)
     ]
+    return sorted(cells, key=lambda cell: cell.method not in MAIN and cell.seed)
 
 
 def first_look(
