@@ -37,8 +37,8 @@ def world(jobs: Jobs = None) -> None:
 
 
 @app.command("first-look")
-def first_look(jobs: Jobs = None) -> None:
+def first_look(jobs: Jobs = None, engine: Engine = "local") -> None:
     """Train CoOp and CoCoOp as the paper did on the datasets for settings, beside controls."""
     from cocoop_tutorial.experiments import first_look
 
-    typer.echo(f"wrote {first_look.first_look(jobs=jobs).name}")
+    typer.echo(f"wrote {first_look.first_look(jobs=jobs, engine=engine).name}")

@@ -1,6 +1,6 @@
 """Many short runs on a CPU, in parallel, into one result file; after a stop, it continues later.
 
-A cell is one run: a dataset, a method, a seed. `prompt_learning` fills cells for chapters 3 and 4.
+A cell is one run: a dataset, a method, a seed. `first_look` fills cells for chapters 3 and 4.
 The processes are joblib's: on this machine, or on a Dask cluster.
 """
 

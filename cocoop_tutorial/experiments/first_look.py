@@ -308,16 +308,22 @@ def all_cells() -> list[Cell]:
 
 
 def first_look(
-    jobs: int | None = None, clip: FrozenCLIP | None = None, folder: Path | None = None
+    jobs: int | None = None,
+    clip: FrozenCLIP | None = None,
+    folder: Path | None = None,
+    engine: str = "local",
 ) -> Path:
     """Runs what the result file lacks, the main table first; see `run_cells`.
 
     Args:
-        jobs: Processes, of one thread each; None takes one a core.
+        jobs: Processes, of one thread each; None takes one per core.
         clip: The backbone; None loads `BACKBONE`.
         folder: Where the file goes; None takes the results folder.
+        engine: "local" or "dask", as for `cells.processes`.
     """
     torch.set_num_threads(1)
     clip = clip or load_clip(BACKBONE, device="cpu")
     command, jobs = "cocoop reproduce first-look", jobs or cpu_count()
-    return run_cells(clip, RESULT, command, all_cells(), measure_cell, METHODS, folder, jobs)
+    return run_cells(
+        clip, RESULT, command, all_cells(), measure_cell, METHODS, folder, jobs, engine
+    )

@@ -113,3 +113,8 @@ def test_a_missing_cluster_names_the_extra_that_brings_it(monkeypatch) -> None:
     with pytest.raises(MissingDataError, match="cluster"):
         with processes("dask", 1):
             pass
+
+
+def test_the_command_names_the_known_engines(cocoop) -> None:
+    done = cocoop("reproduce", "first-look", "--engine", "dusk")
+    assert done.status == 1 and "Did you mean 'dask'" in done.err
