@@ -36,9 +36,41 @@ def world(jobs: Jobs = None) -> None:
     typer.echo(f"wrote {world.measure(jobs=jobs).name}")
 
 
-@app.command("first-look")
-def first_look(jobs: Jobs = None, engine: Engine = "local") -> None:
-    """Train CoOp and CoCoOp as the paper did on the datasets for settings, beside controls."""
-    from cocoop_tutorial.experiments import first_look
+def _table(name: str) -> Callable[..., None]:
+    def command(
+        world: Annotated[str, typer.Option(help="embedded: icons, CPU; paper: its data, GPU.")] = (
+            "embedded"
+        ),
+        datasets: Names = None,
+        methods: Names = None,
+        seeds: Annotated[str, typer.Option(help="Such as 1,2,3.")] = "1,2,3",
+        quick: Annotated[
+            bool, typer.Option("--quick", help="The smallest data set and one seed.")
+        ] = False,
+        jobs: Jobs = None,
+        engine: Engine = "local",
+        shard: Annotated[
+            str, typer.Option(help="i/n: every n-th group of runs from the i-th on, for Slurm.")
+        ] = "1/1",
+        out: Annotated[Path | None, typer.Option(help="Folder of the result file.")] = None,
+        cells: Annotated[
+            Path | None, typer.Option(help="Folder of the finished runs, which are not repeated.")
+        ] = None,
+        backbone: Annotated[
+            str | None, typer.Option(help="Instead of the world's; see load_clip.")
+        ] = None,
+        root: Root = None,
+        device: Device = None,
+        precision: PrecisionOption = Precision.fp32,
+        as_json: Json = False,
+    ) -> None:
+        from cocoop_tutorial.experiments.report import show
+        from cocoop_tutorial.experiments.tables import ask, reproduce
 
-    typer.echo(f"wrote {first_look.first_look(jobs=jobs, engine=engine).name}")
+        asked = ask(name, world, _names(datasets), _names(methods), _names(seeds), quick, root)
+        how = How(jobs, engine, cells, root, _shard(shard))
+        clip = load_clip(backbone or asked.world.backbone, device, precision.value)
+        rows = reproduce(name, clip, asked, how, out)
+        typer.echo(show(name, rows, asked, as_json))
+
+    return command
