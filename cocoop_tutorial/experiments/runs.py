@@ -107,7 +107,8 @@ def finish(clip: FrozenCLIP, runs: Sequence[Run], root: Path | None = None) -> l
 
     Returns:
         Each run's rows: `facts`, `target`, `split` ("base", "new", "all"), `pi`, `epoch` (None at
-        the end), `accuracy` (percent), `right` and `images` (counts per class, as text), `seconds`, `commit`.
+        the end), `accuracy` (percent), `right` and `images` (counts per class, as text), `seconds`
+        of training, `commit`.
     """
     whole = load_dataset(runs[0].dataset, root)
     drawn = [few_shot(whole, r.shots, r.seed) if whole.train.samples else whole for r in runs]

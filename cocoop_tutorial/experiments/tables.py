@@ -70,12 +70,12 @@ def source_runs(asked: Asked) -> list[Run]:
 
 def matrix_runs(asked: Asked) -> list[Run]:
     """Every data set as the source, one seed: which knowledge carries where?"""
-    world, seeds = asked.world, asked.seeds[:1]
-    return [
-        run
-        for source in asked.datasets
-        for run in transfers(source, asked.datasets, asked.methods, seeds, world=world)
-    ]
+    one = replace(asked, seeds=asked.seeds[:1])
+    runs = source_runs(one)
+    for source in asked.datasets:
+        if source != asked.world.source:
+            runs += transfers(source, asked.datasets, asked.methods, one.seeds, world=asked.world)
+    return runs
 
 
 def shots_runs(asked: Asked) -> list[Run]:
