@@ -5,6 +5,20 @@ from typing import Annotated
 
 import typer
 
+from cocoop_tutorial.cli.options import Device, Json, PrecisionOption, Root
+from cocoop_tutorial.precision import Precision
+
+World = Annotated[str, typer.Option(help="embedded: icons, on a CPU; paper: its data, on a GPU.")]
+Datasets = Annotated[str | None, typer.Option(help="Some of the world's, with commas between.")]
+Methods = Annotated[str | None, typer.Option(help="Instead of the table's, with commas between.")]
+Seeds = Annotated[str, typer.Option(help="Of the shots and of the training.")]
+Quick = Annotated[bool, typer.Option("--quick", help="The smallest data set, one seed: minutes.")]
+Shard = Annotated[
+    str, typer.Option(help="i/n: every n-th group of runs from the i-th on, as for a Slurm array.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of the result file.")]
+Cells = Annotated[Path | None, typer.Option(help="Folder of finished runs, never repeated.")]
+Backbone = Annotated[str | None, typer.Option(help="Instead of the world's; see load_clip.")]
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Processes, of one thread each; by default one per core.")
 ]
@@ -36,41 +50,71 @@ def world(jobs: Jobs = None) -> None:
     typer.echo(f"wrote {world.measure(jobs=jobs).name}")
 
 
-def _table(name: str) -> Callable[..., None]:
+def _table(name: str, title: str) -> None:
+    """Adds `cocoop reproduce NAME`."""
+
+    @app.command(name, help=f"{title}: make the runs that are not there yet, and the table.")
     def command(
-        world: Annotated[str, typer.Option(help="embedded: icons, CPU; paper: its data, GPU.")] = (
-            "embedded"
-        ),
-        datasets: Names = None,
-        methods: Names = None,
-        seeds: Annotated[str, typer.Option(help="Such as 1,2,3.")] = "1,2,3",
-        quick: Annotated[
-            bool, typer.Option("--quick", help="The smallest data set and one seed.")
-        ] = False,
+        world: World = "embedded",
+        datasets: Datasets = None,
+        methods: Methods = None,
+        seeds: Seeds = "1,2,3",
+        quick: Quick = False,
         jobs: Jobs = None,
         engine: Engine = "local",
-        shard: Annotated[
-            str, typer.Option(help="i/n: every n-th group of runs from the i-th on, for Slurm.")
-        ] = "1/1",
-        out: Annotated[Path | None, typer.Option(help="Folder of the result file.")] = None,
-        cells: Annotated[
-            Path | None, typer.Option(help="Folder of the finished runs, which are not repeated.")
-        ] = None,
-        backbone: Annotated[
-            str | None, typer.Option(help="Instead of the world's; see load_clip.")
-        ] = None,
+        shard: Shard = "1/1",
+        out: Out = None,
+        cells: Cells = None,
+        backbone: Backbone = None,
         root: Root = None,
         device: Device = None,
         precision: PrecisionOption = Precision.fp32,
         as_json: Json = False,
     ) -> None:
-        from cocoop_tutorial.experiments.report import show
-        from cocoop_tutorial.experiments.tables import ask, reproduce
+        from cocoop_tutorial.clip.load import load_clip
+        from cocoop_tutorial.experiments import grid, report, tables, worlds
 
-        asked = ask(name, world, _names(datasets), _names(methods), _names(seeds), quick, root)
-        how = How(jobs, engine, cells, root, _shard(shard))
-        clip = load_clip(backbone or asked.world.backbone, device, precision.value)
-        rows = reproduce(name, clip, asked, how, out)
-        typer.echo(show(name, rows, asked, as_json))
+        chosen = worlds.world(world)
+        asked = tables.ask(chosen, _words(datasets), _words(methods), _numbers("seeds", seeds))
+        asked = tables.quick(asked, root) if quick else asked
+        how = grid.How(jobs, engine, cells, root, _shard(shard))
+        clip = load_clip(backbone or chosen.backbone, device, precision.value)
+        rows = tables.reproduce(name, clip, asked, how, out)
+        typer.echo(report.show(name, rows, as_json))
 
-    return command
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()] if text else []
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(word) for word in _words(text)]
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not a list of numbers such as 1,2,3", param_hint=option
+        ) from None
+
+
+def _shard(text: str) -> tuple[int, int]:
+    i, _, n = text.partition("/")
+    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+        raise typer.BadParameter(f"{text!r} is not i/n with i from 1 to n", param_hint="--shard")
+    return int(i), int(n)
+
+
+TABLES = {
+    "table1": "Base to new",
+    "table2": "Cross-dataset transfer",
+    "table3": "Domain generalization",
+    "table4": "Class-incremental test",
+    "table5": "A bigger CoOp",
+    "init": "First words",
+    "length": "Length of the context",
+    "shots": "Fewer shots",
+    "matrix": "Every data set as the source",
+    "search": "Settings, on data sets kept for them",
+    "tuned": "The settings that search found best",
+}
+for _name, _title in TABLES.items():
+    _table(_name, _title)

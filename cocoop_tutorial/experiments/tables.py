@@ -3,16 +3,18 @@
 Everything here was fixed before the first test score of the eleven data sets was seen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.datasets.load import load_dataset
 from cocoop_tutorial.errors import UnknownNameError, suggest
 from cocoop_tutorial.experiments.grid import How, make
+from cocoop_tutorial.experiments.methods import method
 from cocoop_tutorial.experiments.protocols import SEEDS, at_shots, frame, halves, transfers
 from cocoop_tutorial.experiments.runs import Run
 from cocoop_tutorial.experiments.tuning import candidates, tuned
@@ -167,6 +169,8 @@ def reproduce(
     Returns:
         The rows, as the protocols return them.
     """
+    if clip.device.type == "cpu":
+        torch.set_num_threads(1)  # so that sums are added in the same order in every process
     wanted = table(name)
     asked = replace(asked, methods=asked.methods or wanted.methods)
     rows = wanted.keep(frame(make(clip, wanted.runs(asked), how)))
@@ -180,6 +184,26 @@ def suffix(world: World) -> str:
 
 
 def quick(asked: Asked, root: Path | None = None) -> Asked:
-    """The same with the smallest data set and one seed."""
+    """The same with the smallest data set, also as the source, and one seed: a few minutes."""
     smallest = min(asked.datasets, key=lambda d: len(load_dataset(d, root).classnames))
-    return replace(asked, datasets=(smallest,), seeds=asked.seeds[:1])
+    world = replace(asked.world, source=smallest, settings=asked.world.settings[-1:])
+    return replace(asked, world=world, datasets=(smallest,), seeds=asked.seeds[:1])
+
+
+def ask(
+    world: World,
+    datasets: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = SEEDS,
+) -> Asked:
+    """What is asked, with the world's data sets by default.
+
+    Raises:
+        UnknownNameError: No such data set in this world, or no such method.
+    """
+    for name in datasets:
+        if name not in world.datasets:
+            raise UnknownNameError(f"Unknown data set {name!r}. {suggest(name, world.datasets)}")
+    for name in methods:
+        method(name)
+    return Asked(world, tuple(datasets) or world.datasets, tuple(seeds), tuple(methods))
