@@ -28,16 +28,10 @@ def npm_folder() -> Path:
     return folder
 
 
-@lru_cache(maxsize=4)
-def _lock(path: Path, _changed: int) -> dict[str, dict]:
-    entries = json.loads(path.read_text())["packages"]
+def lock(file: str = "package-lock.json") -> dict[str, dict]:
+    """Entries of a lock file by npm package name, each with its version and integrity hash."""
+    entries = json.loads((npm_folder() / file).read_text())["packages"]
     return {key.removeprefix("node_modules/"): entry for key, entry in entries.items() if key}
-
-
-def lock() -> dict[str, dict]:
-    """Entries of the lock file by npm package name, each with its version and integrity hash."""
-    path = npm_folder() / "package-lock.json"
-    return _lock(path, path.stat().st_mtime_ns)
 
 
 def install() -> None:
@@ -46,12 +40,10 @@ def install() -> None:
     Raises:
         MissingDataError: npm is nowhere, or it failed (its last words are in the message).
     """
-    folder = npm_folder()
-    installed = folder / "node_modules" / ".package-lock.json"
-    if installed.exists():
-        have = json.loads(installed.read_text())["packages"]
-        want = {f"node_modules/{name}": entry["integrity"] for name, entry in lock().items()}
-        if all(have.get(name, {}).get("integrity") == digest for name, digest in want.items()):
+    folder, installed = npm_folder(), "node_modules/.package-lock.json"
+    if (folder / installed).exists():
+        have = lock(installed)
+        if all(have.get(name, {}).get("integrity") == e["integrity"] for name, e in lock().items()):
             return
     arguments = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"]
     done = subprocess.run([*npm_command(), *arguments], cwd=folder, capture_output=True, text=True)
@@ -106,14 +98,12 @@ def svg(package: str, icon: str, size: int, ink: str = "#000") -> str:
         ink: Colour of drawings in one colour.
     """
     data = icons(package)
-    entry = data["icons"][icon]
-    width = entry.get("width", data.get("width", 16))
-    height = entry.get("height", data.get("height", 16))
-    left, top = entry.get("left", data.get("left", 0)), entry.get("top", data.get("top", 0))
-    body = entry["body"].replace("currentColor", ink)
+    box = {"left": 0, "top": 0, "width": 16, "height": 16} | data | data["icons"][icon]
+    body = box["body"].replace("currentColor", ink)
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'width="{size}" height="{size}" viewBox="{left} {top} {width} {height}">{body}</svg>'
+        f'width="{size}" height="{size}" '
+        f'viewBox="{box["left"]} {box["top"]} {box["width"]} {box["height"]}">{body}</svg>'
     )
 
 
