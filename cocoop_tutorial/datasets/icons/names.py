@@ -7,7 +7,7 @@ remains is the concept, in lower case with blanks. The rules are careful rather 
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -152,15 +152,6 @@ def _subjects(package: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _aliases(package: str) -> dict[str, list[str]]:
-    """Other names of each icon, where the alias is the same drawing and not a turned one."""
-    found: dict[str, list[str]] = {}
-    for alias, entry in sources.icons(package).get("aliases", {}).items():
-        if set(entry) == {"parent"}:
-            found.setdefault(entry["parent"], []).append(alias)
-    return found
-
-
 def _emoji_drawing(package: str, icon: str, emoji: sources.Emoji) -> Drawing:
     house = houses.by_package()[package]
     subjects = tuple(w for w in emoji.subgroup.split("-") if w not in ("other", "object"))
@@ -188,12 +179,14 @@ def read(package: str) -> list[Drawing]:
     matched = {}
     if "emoji" in houses.by_package()[package].packages[package] or "emoji" in package:
         matched = sources.drawn_emoji(package)
-    aliases, found = _aliases(package), []
+    aliases, found = defaultdict(list), []
+    for alias, icon in sources.aliases(package).items():
+        aliases[icon].append(alias)
     for icon, entry in sources.icons(package)["icons"].items():
         if icon in matched:
             found.append(_emoji_drawing(package, icon, matched[icon]))
         elif not entry.get("hidden"):
-            drawing = _icon_drawing(package, icon, aliases.get(icon, []))
+            drawing = _icon_drawing(package, icon, aliases[icon])
             found += [drawing] if drawing else []
     return found
 

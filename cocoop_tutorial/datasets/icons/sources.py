@@ -82,6 +82,12 @@ def icons(package: str) -> dict:
     return read_json(f"@iconify-json/{package}", "icons.json")
 
 
+def aliases(package: str) -> dict[str, str]:
+    """Other names of icons, each with the icon; turned and mirrored drawings are not among them."""
+    listed = icons(package).get("aliases", {}).items()
+    return {alias: entry["parent"] for alias, entry in listed if set(entry) == {"parent"}}
+
+
 @lru_cache(maxsize=256)
 def metadata(package: str) -> dict:
     """What a package says of its icons: {"categories": {subject: [icon, ...]}, "suffixes": ...}."""
@@ -177,17 +183,12 @@ def drawn_emoji(package: str) -> dict[str, Emoji]:
 
     An exact name wins over an alias, so that no icon is taken for two emoji.
     """
-    data = icons(package)
-    available = {squash(name): name for name in data["icons"]}
-    for alias, entry in data.get("aliases", {}).items():
-        if entry["parent"] in data["icons"] and set(entry) == {"parent"}:
-            available.setdefault(squash(alias), entry["parent"])
-    exact = [e for e in emoji() if squash(e.slug) in available]
-    found = {available[squash(e.slug)]: e for e in reversed(exact)}
-    named = {e.slug for e in exact}
-    for one in emoji():
-        if one.slug not in named:
-            free = [available[a] for a in sorted(one.aliases & available.keys())]
-            for icon in [name for name in free if name not in found][:1]:
-                found[icon] = one
+    drawn = {squash(alias): icon for alias, icon in aliases(package).items()}
+    drawn |= {squash(icon): icon for icon in icons(package)["icons"]}
+    found: dict[str, Emoji] = {}
+    for one in sorted(emoji(), key=lambda e: squash(e.slug) not in drawn):
+        own = squash(one.slug)
+        names = [own] if own in drawn else sorted(one.aliases & drawn.keys())
+        free = [drawn[name] for name in names if drawn[name] not in found]
+        found |= dict.fromkeys(free[:1], one)
     return found
