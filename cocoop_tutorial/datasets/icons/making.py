@@ -22,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -188,7 +189,7 @@ def plan(name: str, pool: ProcessPoolExecutor) -> Plan:
     """
     if name in SHIFTS:
         return {"train": [], "val": [], "test": _shifted(name, pool)}
-    _look(name, "source", pool)
+    _prepare_thumbnails(name, "source", pool)
     parts: Plan = {"train": [], "val": [], "test": []}
     for classname in table()[name]:
         divided = divide(chosen(name, classname, pool), name, classname)
@@ -197,7 +198,7 @@ def plan(name: str, pool: ProcessPoolExecutor) -> Plan:
     return parts
 
 
-def _look(name: str, role: str, pool: ProcessPoolExecutor) -> None:
+def _prepare_thumbnails(name: str, role: str, pool: ProcessPoolExecutor) -> None:
     """Makes the thumbnails for all classes at once, which keeps all processes at work."""
     wanted = []
     for concepts in table()[base(name)].values():
@@ -213,7 +214,7 @@ def _source(pool: ProcessPoolExecutor) -> Plan:
 def _shifted(name: str, pool: ProcessPoolExecutor) -> list[Picture]:
     """The pictures of a target of the shift; a class that nobody draws has none."""
     shot = _source(pool)
-    _look(name, "shift", pool)
+    _prepare_thumbnails(name, "shift", pool)
     pictures = []
     for classname, concepts in table()[SOURCE].items():
         found = candidates("shift", concepts, media(name))
@@ -222,12 +223,11 @@ def _shifted(name: str, pool: ProcessPoolExecutor) -> list[Picture]:
         pictures += [Picture(name, classname, drawing) for drawing in kept]
     if name == f"{SOURCE}_a":
         pictures = hard.mistaken(pictures, shot["train"], pool)
-    return [p for c in table()[SOURCE] for p in _first(pictures, c)]
-
-
-def _first(pictures: list[Picture], classname: str) -> list[Picture]:
-    drawn = {p.drawing: p for p in pictures if p.classname == classname}
-    return [drawn[d] for d in in_turns(list(drawn), MOST_SHIFTED, MOST_SHIFTED)]
+    return [
+        Picture(name, classname, drawing)
+        for classname, group in groupby(pictures, key=lambda picture: picture.classname)
+        for drawing in in_turns([p.drawing for p in group], MOST_SHIFTED, MOST_SHIFTED)
+    ]
 
 
 def folder(name: str) -> Path:
