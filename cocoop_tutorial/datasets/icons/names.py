@@ -96,7 +96,7 @@ def split_style(package: str, icon: str) -> tuple[list[str], str]:
     if words[0] in prefixes and len(words) > 1:
         told = STYLES.get(words.pop(0))
     while len(words) > 1 and (words[-1] in styles or re.fullmatch(r"\d+(px)?", words[-1])):
-        if words[-2] in ("number", "digit", "numeric", "keycap", "key", "letter"):
+        if words[-2] in ("number", "digit", "numeric", "key", "letter"):
             break
         word = words.pop()
         solid = word == "bold" and package in BOLD_IS_SOLID

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -118,18 +119,16 @@ class Emoji:
     """One Unicode emoji: what is drawn, whoever draws it.
 
     Attributes:
-        slug: CLDR short name with hyphens, as most packages call it.
         name: The name as a person would write it.
         keywords: Other words for it (emojibase).
         subgroup: Unicode's subgroup, such as "animal-mammal".
-        aliases: Squashed names that a package may use instead of the slug.
+        icons: Squashed names that a package may give its icon, the commonest first.
     """
 
-    slug: str
     name: str
     keywords: tuple[str, ...]
     subgroup: str
-    aliases: frozenset[str]
+    icons: tuple[str, ...]
 
 
 def squash(name: str) -> str:
@@ -147,48 +146,37 @@ def emoji() -> tuple[Emoji, ...]:
     found = []
     for character, entry in listed.items():
         code = "-".join(f"{ord(c):04X}" for c in character)
-        detail = details.get(code) or details.get(code.replace("-FE0F", ""), {})
-        subgroup = subgroups.get(str(detail.get("subgroup")), "other")
+        detail = details.get(code) or details[code.replace("-FE0F", "")]
+        subgroup = subgroups[str(detail["subgroup"])]
         if subgroup in ("country-flag", "subdivision-flag"):
             continue
-        names = {entry["slug"], entry["name"], detail.get("label", "")}
-        names |= shortcodes.get(detail.get("hexcode", ""), set())
-        found.append(
-            Emoji(
-                slug=entry["slug"].replace("_", "-"),
-                name=(detail.get("label") or entry["name"]).replace("’", "'"),
-                keywords=tuple(detail.get("tags", ())),
-                subgroup=subgroup,
-                aliases=frozenset(squash(n) for n in names if n),
-            )
-        )
+        others = {squash(detail["label"])} | shortcodes[detail["hexcode"]]
+        name, keywords = detail["label"].replace("’", "'"), tuple(detail["tags"])
+        icons = squash(entry["slug"]), *sorted(others)
+        found.append(Emoji(name, keywords, subgroup, icons))
     return tuple(found)
 
 
 def _shortcodes() -> dict[str, set[str]]:
-    """Short names by code point; dropped where two emoji claim the same one."""
-    names: dict[str, set[str]] = {}
-    owners: dict[str, set[str]] = {}
-    for source in ("cldr", "joypixels", "emojibase", "iamcal"):
+    """Squashed short names by code point, without those that two emoji claim."""
+    owners: dict[str, set[str]] = defaultdict(set)
+    for source in ("joypixels", "emojibase", "iamcal"):
         for code, value in read_json("emojibase-data", f"en/shortcodes/{source}.json").items():
             for name in [value] if isinstance(value, str) else value:
-                names.setdefault(code, set()).add(name)
-                owners.setdefault(squash(name), set()).add(code)
-    return {c: {n for n in ns if len(owners[squash(n)]) == 1} for c, ns in names.items()}
+                owners[squash(name)].add(code)
+    names: dict[str, set[str]] = defaultdict(set)
+    for name, codes in owners.items():
+        names[min(codes)] |= {name} if len(codes) == 1 else set()
+    return names
 
 
 @lru_cache(maxsize=32)
 def drawn_emoji(package: str) -> dict[str, Emoji]:
-    """Icon name -> emoji, for the emoji that an emoji package draws.
-
-    An exact name wins over an alias, so that no icon is taken for two emoji.
-    """
+    """Icon name -> emoji, for the emoji that an emoji package draws; no icon is two emoji."""
     drawn = {squash(alias): icon for alias, icon in aliases(package).items()}
     drawn |= {squash(icon): icon for icon in icons(package)["icons"]}
     found: dict[str, Emoji] = {}
-    for one in sorted(emoji(), key=lambda e: squash(e.slug) not in drawn):
-        own = squash(one.slug)
-        names = [own] if own in drawn else sorted(one.aliases & drawn.keys())
-        free = [drawn[name] for name in names if drawn[name] not in found]
+    for one in emoji():
+        free = [drawn[n] for n in one.icons if n in drawn and drawn[n] not in found]
         found |= dict.fromkeys(free[:1], one)
     return found
