@@ -157,11 +157,11 @@ def plan_for(clip: FrozenCLIP, prompts: ClassPrompts, images: int, free: int) ->
 
 
 @torch.no_grad()
-def copy_rate(device: str = "cpu") -> float:
+def copy_rate(megabytes: int = 256, repeats: int = 5, device: str = "cpu") -> float:
     """Bytes per second that a large copy reads and writes: the limit that memory sets here."""
-    source = torch.ones(2**26, device=device)  # 256 MiB
+    source = torch.ones(megabytes * 2**20 // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / _fastest(lambda: target.copy_(source), device, 5)
+    return 2 * source.nbytes / _fastest(lambda: target.copy_(source), device, repeats)
 
 
 def _fastest(run: Callable[[], Any], device: str | torch.device, repeats: int) -> float:
@@ -233,18 +233,20 @@ def text_tokens(prompts: ClassPrompts, images: int, encoder: str) -> tuple[int, 
 def product_rate(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    width: int = 512,
     ours: bool = True,
     repeats: int = 15,
 ) -> float:
-    """Operations per second of the MLP's matrix products: the limit that arithmetic sets here.
+    """Operations per second of large matrix products: the limit that arithmetic sets here.
 
     Args:
         device: Where to measure.
         dtype: The precision.
+        width: D; the products are those of the MLP, 4 D wide.
         ours: Whether to use the packed encoder's product instead of `F.linear`.
         repeats: Number of tries, of which the fastest counts.
     """
-    fastest, width = 0.0, 512
+    fastest = 0.0
     on_gpu = torch.device(device).type == "cuda"  # small products do not fill a GPU
     for rows in (2**13, 2**15, 2**17) if on_gpu else (512, 1024, 2048):
         x = torch.randn(rows, width, device=device, dtype=dtype)

@@ -29,9 +29,9 @@ def npm_folder() -> Path:
     return folder
 
 
-def lock(file: str = "package-lock.json") -> dict[str, dict]:
-    """Entries of a lock file by npm package name, each with its version and integrity hash."""
-    entries = json.loads((npm_folder() / file).read_text())["packages"]
+def lock() -> dict[str, dict]:
+    """Entries of the lock file by npm package name, each with its version and integrity hash."""
+    entries = json.loads((npm_folder() / "package-lock.json").read_text())["packages"]
     return {key.removeprefix("node_modules/"): entry for key, entry in entries.items() if key}
 
 
@@ -41,10 +41,12 @@ def install() -> None:
     Raises:
         MissingDataError: npm is nowhere, or it failed (its last words are in the message).
     """
-    folder, installed = npm_folder(), "node_modules/.package-lock.json"
-    if (folder / installed).exists():
-        have = lock(installed)
-        if all(have.get(name, {}).get("integrity") == e["integrity"] for name, e in lock().items()):
+    folder = npm_folder()
+    installed = folder / "node_modules" / ".package-lock.json"
+    if installed.exists():
+        have = json.loads(installed.read_text())["packages"]
+        want = {f"node_modules/{name}": entry["integrity"] for name, entry in lock().items()}
+        if all(have.get(name, {}).get("integrity") == digest for name, digest in want.items()):
             return
     arguments = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"]
     done = subprocess.run([*npm_command(), *arguments], cwd=folder, capture_output=True, text=True)
