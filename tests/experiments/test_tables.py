@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cocoop_tutorial import load_result, save_result
+from cocoop_tutorial import save_result
 from cocoop_tutorial.errors import DataError, UnknownNameError
 from cocoop_tutorial.experiments import claims, summary, tables, tuning
 from cocoop_tutorial.experiments.methods import METHODS
@@ -182,10 +182,8 @@ def test_the_command_makes_a_table(cocoop, tmp_path: Path) -> None:
 
 def test_a_part_of_a_table_does_not_replace_the_whole(cocoop, tmp_path: Path) -> None:
     few = "--datasets", "icons_games", "--methods", "clip", "--cells", str(tmp_path)
-    before = load_result("paper_tables")["provenance"]
     done = cocoop("reproduce", "table4", *few, "--jobs", "1", COCOOP_RESULTS=str(tmp_path))
     assert done.status == 0 and not (tmp_path / "table4.json").exists()
-    assert load_result("paper_tables")["provenance"] == before
 
 
 @pytest.mark.parametrize(
