@@ -61,30 +61,23 @@ def ratios(bench: pd.DataFrame, column: str, over: str = "packed") -> pd.Series:
 
 
 def bench_table(bench: pd.DataFrame) -> pd.DataFrame:
-    """Training steps in milliseconds, side by side; counts where a method was not timed.
+    """Training steps in milliseconds, side by side.
 
     Args:
         bench: From `load_bench`.
 
     Returns:
-        Text cells: "median (lowest to highest)", "time (once)", or the counted operations.
+        Text cells: the median, or in square brackets the counted operations if it was not timed.
     """
 
     def cell(row: pd.Series) -> str:
-        if pd.notna(row.train):
-            spread = f"{_ms(row.train_low)} to {_ms(row.train_high)}"
-            once = row.train_low == row.train_high
-            return f"{_ms(row.train)} ({'once' if once else spread})"
-        return f"not run: {row.train_operations / 1e12:.1f} T operations"
+        if pd.isna(row.train):
+            return f"[{row.train_operations / 1e12:.1f} T]"
+        return f"{1e3 * row.train:,.{0 if row.train >= 0.1 else 1}f}"
 
     text = bench.assign(cell=bench.apply(cell, axis=1))
     wide = text.pivot(index=["classes", "images"], columns="method", values="cell")
     return wide[[method for method in (*ENCODER_NAMES, REPLAYED) if method in wide]]
-
-
-def _ms(seconds: float) -> str:
-    """Milliseconds as text, with a decimal if there are few."""
-    return f"{1e3 * seconds:,.{0 if seconds >= 0.1 else 1}f}"
 
 
 def cost_table(device: str, folder: Path | None = None) -> pd.DataFrame:

@@ -66,7 +66,7 @@ def test_quick_run_and_what_is_read_from_it(
         packed = cell["methods"]["packed"]
         assert all(d < 1e-5 for d in packed["differences"].values())
         assert packed["saved_bytes"] < cell["methods"]["truncated"]["saved_bytes"]
-    assert "(" in bench_table(load_bench("cpu", tmp_path)).published[5, 2]
+    assert float(bench_table(load_bench("cpu", tmp_path)).published[5, 2].replace(",", "")) > 0
     costs = cost_table("cpu", tmp_path)
     step = cell["methods"]["packed"]["train"]["median"]
     assert costs.loc[5, ("CoCoOp", "B = 2")] == pytest.approx(1e3 * step / 2)
@@ -90,7 +90,7 @@ def test_too_slow_is_counted_and_said(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "s a turn" in published["skipped"] and "train" not in published
     assert published["train_operations"] > 0 and published["saved_bytes_counted"]
     assert cell["methods"]["packed"]["train"]["repeats"] == 1
-    assert bench_table(load_bench("cpu", tmp_path)).published[3, 2].startswith("not run")
+    assert bench_table(load_bench("cpu", tmp_path)).published[3, 2].endswith(" T]")
 
 
 def test_no_minutes_left(
