@@ -97,7 +97,7 @@ def memory_figure(counted: pd.DataFrame, bench: pd.DataFrame, ceiling: float) ->
     fig, ax = figure(figsize=(4.8, 3.8))
     lines = bench[(bench.images == 1) & bench.method.isin(counted.method)]
     look = {"x": "classes", "hue": "method", "palette": HUES, "ax": ax}
-    sns.lineplot(lines, y=lines.saved_bytes / 2**30, **look)
+    sns.lineplot(lines, y=lines.saved_bytes / 2**30, errorbar=None, **look)
     sns.scatterplot(counted, y=counted.saved_bytes / 2**30, legend=False, **look)
     ax.axhline(ceiling / 2**30, color="#000000", ls=":", lw=1.2, label="free on a T4")
     log_scales(ax)
