@@ -246,5 +246,6 @@ def test_unknown_split_and_empty_class_name() -> None:
 def test_repr_is_one_readable_line() -> None:
     data = Dataset("zoo", ["a", "b"], Split([(Path("a"), 0)]), Split(), Split())
     assert repr(data) == "Dataset(zoo: 2 classes, 1 train, 0 val, 0 test)"
-    assert repr(base_new(data)[1]) == "Dataset(zoo, new classes: 1 classes, 0 train, 0 val, 0 test)"
+    both = Dataset("zoo", ["a", "b"], data.train, Split(), Split([(Path("b"), 1)]))
+    assert repr(base_new(both)[1]) == "Dataset(zoo, new classes: 1 classes, 0 train, 0 val, 1 test)"
     assert repr(data.train) == "Split(1 images)"
