@@ -60,13 +60,13 @@ def _checked_tokens(name: object, which: str) -> tuple[int, ...]:
     if not clean_name(name):
         raise ClassNameError(f"{which} has an empty name ({name!r}). Give it one.")
     try:
-        tokens = _tokens(name)
+        name.encode()
     except UnicodeEncodeError as error:
         raise ClassNameError(
             f"{which} has the name {name!r}, which is not UTF-8. Rename it; if it is a folder, "
             "its name was written in another encoding."
         ) from error
-    if not tokens:
+    if not (tokens := _tokens(name)):
         raise ClassNameError(
             f"{which} has the name {name!r}, of which CLIP can read nothing. Give it another name."
         )

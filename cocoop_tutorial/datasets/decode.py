@@ -54,7 +54,7 @@ def open_image(path: Path | str) -> Image.Image:
         raise
     except Exception as error:  # Pillow's decoders raise errors of any kind
         raise DataError(
-            f"Cannot read the image {os.fspath(path)}: {error or type(error).__name__}. Replace "
+            f"Cannot read the image {os.fspath(path)}: {str(error) or type(error)}. Replace "
             "the file, or leave such images out with check_images(data, skip=True)."
         ) from error
 
