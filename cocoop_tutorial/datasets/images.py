@@ -5,7 +5,7 @@ import os
 import time
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -124,7 +124,7 @@ def check_images(data: Dataset, skip: bool = False) -> Dataset:
     return replace(data, train=train, val=test if data.val is data.test else val, test=test)
 
 
-def check_readable(paths: Collection[Path], where: str) -> None:
+def check_readable(paths: set[Path], where: str) -> None:
     """Decodes images once, to find the broken ones.
 
     Args:
@@ -135,16 +135,16 @@ def check_readable(paths: Collection[Path], where: str) -> None:
         DataError: Some cannot be read; the message names the first.
     """
     if bad := _unreadable(paths):
-        counts = f"{len(bad)} of {len(set(paths))} images are unreadable"
+        counts = f"{len(bad)} of {len(paths)} images are unreadable"
         raise DataError(f"{where}: {counts}. {bad[min(bad)]}")
 
 
-def _unreadable(paths: Collection[Path]) -> dict[Path, str]:
+def _unreadable(paths: set[Path]) -> dict[Path, str]:
     """Path to error message of the images that cannot be read; warns about turned ones."""
-    paths = sorted(set(paths))
+    files = sorted(paths)
     with ThreadPoolExecutor(cpu_count()) as pool:
-        found = list(bar(pool.map(_problem, paths), "checking images", total=len(paths)))
-    problems = dict(zip(paths, found, strict=True))
+        found = list(bar(pool.map(_problem, files), "checking images", total=len(files)))
+    problems = dict(zip(files, found, strict=True))
     if turned := [path for path, problem in problems.items() if problem == TURNED]:
         warnings.warn(
             f"{len(turned)} images, for example {turned[0]}, are turned by their EXIF orientation. "
