@@ -81,8 +81,8 @@ def split_folders(root: Path) -> dict[str, Path]:
     """The sub-folders that are splits: "train", "test" and perhaps "val" to folder.
 
     Returns:
-        No splits if none of the sub-folders is called like one. A folder "train" with images
-        directly in it, among others, is a class, because a train is a thing, too.
+        No splits if none of the sub-folders is called like one. A folder "train" that lies among
+        others and holds images directly is a class, because the photos may be of trains.
 
     Raises:
         DataError: Some sub-folders look like splits, but "train" or "test" is missing, two are the
