@@ -10,6 +10,7 @@ from PIL import Image
 
 from cocoop_tutorial import ImageFolder, Split, load_dataset, read_zhou_split
 from cocoop_tutorial.datasets.images import check_images
+from cocoop_tutorial.datasets.own_splits import read_lines
 from cocoop_tutorial.datasets.paper import NAMES as PAPER_NAMES
 from cocoop_tutorial.datasets.paper import SOURCES, folder_of
 from cocoop_tutorial.datasets.splits import open_image
@@ -76,6 +77,14 @@ def test_split_file_without_a_key(tmp_path: Path, images: Path, key: str) -> Non
         ([["a/0.png", -1, "ape"]], "labels start at 0"),
         ([["a/0.png", "zero", "ape"]], "entry 0 of train"),
         ([["a/0.png", 0]], "entry 0 of train"),
+        ([["a/0.png", 0.0, "ape"], ["b/0.png", 1.5, "bear"]], "entry 0 of train"),
+        ([["a/0.png", True, "ape"]], "entry 0 of train"),
+        ([["a/0.png", 0, 747]], "a whole number and a string"),
+        ([["a/0.png", 0, None]], "a whole number and a string"),
+        ([["a/0.png", 10**12, "ape"]], "no image has the label 0"),
+        (7, '"train" must be a list'),
+        ([["C:\\secret.png", 0, "ape"]], "points outside"),
+        ([["a\\..\\..\\secret.png", 0, "ape"]], "points outside"),
         ([["../secret.png", 0, "ape"]], "points outside"),
         ([["/etc/secret.png", 0, "ape"]], "points outside"),
         ([], "it lists no images"),
@@ -88,6 +97,29 @@ def test_split_file_with_bad_content(
     with pytest.raises(DataError, match=words) as caught:
         read_zhou_split(path, images)
     assert "split.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_split_file_in_any_encoding_and_with_back_slashes(
+    tmp_path: Path, images: Path, encoding: str
+) -> None:
+    text = json.dumps(GOOD, ensure_ascii=False).replace("ape", "\u9e1f")
+    expected = read_zhou_split(write(tmp_path, text), images)
+    assert expected[3] == ["\u9e1f", "polar_bear"]
+    (tmp_path / "odd.json").write_bytes(text.replace("a/0", "a\\\\0").encode(encoding))
+    assert read_zhou_split(str(tmp_path / "odd.json"), str(images)) == expected
+
+
+def test_split_file_in_an_unknown_encoding(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "split.json").write_bytes('["caf\u00e9"]'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"split\.json cannot be read as text.*UTF-8"):
+        read_zhou_split(tmp_path / "split.json", images)
+
+
+def test_lists_are_read_in_any_encoding(tmp_path: Path) -> None:
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "list.txt").write_bytes("caf\u00e9 1\r\n\r\nb 2\r\n".encode(encoding))
+        assert read_lines(tmp_path / "list.txt") == ["caf\u00e9 1", "b 2"]
 
 
 def test_split_file_with_an_image_that_does_not_exist(tmp_path: Path, images: Path) -> None:
