@@ -54,7 +54,7 @@ class CheckpointError(CocoopError, ValueError):
 
 
 class FileError(CheckpointError, OSError):
-    """A file that cannot be written, because of a full disk or a folder that is read-only."""
+    """A file that cannot be read or written: a full disk, a missing permission, and the like."""
 
 
 class TrainingError(CocoopError, RuntimeError):
