@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from processes import descendants, largest_file, python, run_on, wait_until
 
+from cocoop_tutorial.cli.stopping import stoppable
 from cocoop_tutorial.datasets import icons
 from cocoop_tutorial.datasets.icons import drawings, making
 from cocoop_tutorial.errors import FileError, MemoryLimitError
@@ -66,12 +68,26 @@ def test_ctrl_c_does_not_wait_for_what_is_not_begun() -> None:
     assert time.monotonic() - start < 120, "a thousand naps take more than two minutes"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_says_what_is_kept(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as stop, stoppable("All is kept."):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    assert stop.value.exit_code == 128 + number
+    assert capsys.readouterr().err == f"Stopped by {number.name}. All is kept.\n"
+
+
 @pytest.mark.slow
 def test_a_stopped_build_cleans_up_and_a_killed_one_is_swept(cache: Path) -> None:
     def begin(*command: str) -> subprocess.Popen:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         begun = lambda: len(list(cache.glob("datasets/.*/images/*/*.png"))) >= 50  # noqa: E731
-        assert wait_until(begun, 300) and process.poll() is None
+        ready = wait_until(lambda: begun() or process.poll() is not None, 900)
+        if not ready or process.poll() is not None:
+            process.kill()
+            pytest.fail(f"the build did not get far: {process.communicate()[1]}")
         return process
 
     process = begin(sys.executable, "-m", "cocoop_tutorial", "data", "build", "--quiet")
