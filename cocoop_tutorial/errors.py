@@ -17,6 +17,10 @@ class UnknownNameError(CocoopError, ValueError):
     """A backbone, data set or option that does not exist."""
 
 
+class SettingError(CocoopError, ValueError):
+    """A setting that is of the wrong type or out of its range."""
+
+
 class BackboneError(CocoopError, ValueError):
     """A backbone whose files are damaged, or that is of a kind this library cannot use."""
 
