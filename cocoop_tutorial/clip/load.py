@@ -30,6 +30,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RANDOM_SEED = 0  # of the weights of "MODEL/random"
 
 
+@torch.inference_mode(False)  # weights made in inference mode could not be trained through
 def load_clip(
     name: str = "icon-clip", device: str | torch.device | None = None, precision: str = "fp32"
 ) -> FrozenCLIP:
@@ -72,7 +73,7 @@ def _device(device: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         target = torch.device(device)
-        torch.zeros(1, device=target)
+        torch.zeros(1, device=target).item()  # which the device "meta" cannot
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise DeviceError(
             f"This machine has no usable device {str(device)!r} ({first_line(error)}). "

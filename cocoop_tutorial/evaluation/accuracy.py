@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cocoop_tutorial import distributed
 from cocoop_tutorial.clip.features import image_features
+from cocoop_tutorial.clip.identity import settled_weights
 from cocoop_tutorial.clip.transforms import Transform
 from cocoop_tutorial.datasets.splits import Dataset, Split, check_names
 from cocoop_tutorial.errors import memory_advice
@@ -107,7 +108,8 @@ def evaluate(
     encode_once = getattr(model, "encode_once", contextlib.nullcontext)
     model.eval()
     try:
-        with memory_advice(f"Lower batch_size (now {batch_size}) of evaluate."), encode_once():
+        advice = memory_advice(f"Lower batch_size (now {batch_size}) of evaluate.")
+        with advice, settled_weights(), encode_once():
             batches = features.split(batch_size)
             logits = torch.cat([model.logits_from_features(f).float() for f in batches])
     finally:
