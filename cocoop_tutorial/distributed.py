@@ -77,7 +77,7 @@ def session(device: str | None = None) -> Iterator[str | None]:
     if "LOCAL_RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield device
         return
-    kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type
+    kind = (device or ("cuda" if torch.cuda.is_available() else "cpu")).split(":")[0]
     mine = _own_device(kind)
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:

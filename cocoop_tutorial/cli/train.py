@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cocoop_tutorial.classnames import clean_name
 from cocoop_tutorial.cli.evaluate import PROMPTS
 from cocoop_tutorial.cli.options import (
     Device,
@@ -68,12 +69,15 @@ Backbone = Annotated[
 Data = Annotated[str, typer.Option(help="A data set ('cocoop data show'), or a folder of images.")]
 Classes = Annotated[Trained, typer.Option(help="base: the first half; the rest is for testing.")]
 Shots = Annotated[int, typer.Option(min=1, help="Training images per class.")]
-Seed = Annotated[int, typer.Option(help="Of the shots, the first context and the order.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**64 - 1, help="Of the shots, the first context and the order.")
+]
 CtxInit = Annotated[
     str | None, typer.Option(help=f"First words of the context; by default '{WORDS}'.")
 ]
 NCtx = Annotated[
-    int | None, typer.Option(min=1, help="Begin with that many random vectors, not words.")
+    int | None,
+    typer.Option(min=1, max=1000, help="Begin with that many random vectors, not words."),
 ]
 NamePosition = Annotated[
     Position, typer.Option(help="CoOp only: where in the context the name stands.")
@@ -90,7 +94,7 @@ BatchSize = Annotated[
 MicroBatch = Annotated[
     int | None, typer.Option(min=1, help="Images at once: less memory, the same step.")
 ]
-Rate = Annotated[float, typer.Option(help="Highest learning rate.")]
+Rate = Annotated[float, typer.Option(min=0, max=100, help="Highest learning rate.")]
 Warmup = Annotated[int, typer.Option(min=0, help="Epochs at 1e-5 first.")]
 Transform = Annotated[
     View, typer.Option(help="test: fixed, quick; train: the paper's random crops.")
@@ -132,7 +136,9 @@ def train(
 ) -> None:
     """See HELP; the defaults of the options are the paper's."""
     from cocoop_tutorial import distributed
+    from cocoop_tutorial.clip.load import check_backbone, load_clip
     from cocoop_tutorial.training.config import TrainConfig
+    from cocoop_tutorial.training.state import own_folder
 
     options = _context(method, ctx_init, n_ctx, class_token_position, class_specific)
     config = TrainConfig(
@@ -142,13 +148,15 @@ def train(
     )  # fmt: skip
     folder = out or Path("runs") / f"{Path(data).resolve().name}-{method}-{seed}"
     with distributed.session(device) as own_device:
-        subsets = _few_shot_subsets(data, root, shots, seed, classes == "base", skip_unreadable)
-        clip = _backbone(backbone, own_device, precision)
-        model = _new_model(clip, subsets, method.value, options, seed)
-        if restart:
-            _forget(folder)
-        facts = {"data": data, "classes": classes.value, "shots": shots}
-        result = _train_and_score(model, subsets, config, facts, folder)
+        check_backbone(backbone, own_device, precision.value)
+        with own_folder(folder):
+            subsets = _few_shot_subsets(data, root, shots, seed, classes == "base", skip_unreadable)
+            clip = load_clip(backbone, own_device, precision.value)
+            model = _new_model(clip, subsets, method.value, options, seed)
+            if restart:
+                _forget(folder)
+            facts = {"data": data, "classes": classes.value, "shots": shots}
+            result = _train_and_score(model, subsets, config, facts, folder)
         if distributed.is_main():
             show_scores(result, as_json)
 
@@ -158,6 +166,8 @@ def _context(
 ) -> dict[str, Any]:
     """The options of the model that say what its context is."""
     words = WORDS if ctx_init is None and n_ctx is None else ctx_init
+    if ctx_init is not None and not clean_name(ctx_init):
+        raise typer.BadParameter("--ctx-init has no words. Use --n-ctx for a random start.")
     options: dict[str, Any] = {"n_ctx": n_ctx, "ctx_init": words}
     if method is Method.coop:
         return options | {"class_token_position": position.value, "class_specific": specific}
@@ -175,12 +185,6 @@ def _few_shot_subsets(
 
     # The shots are drawn before the split into halves, as in the official code.
     return subsets_of(few_shot(load_data(data, root), shots, seed), halves, skip_unreadable)
-
-
-def _backbone(name: str, device: str | None, precision: Precision) -> "FrozenCLIP":
-    from cocoop_tutorial.clip.load import load_clip
-
-    return load_clip(name, device, precision.value)
 
 
 def _forget(folder: Path) -> None:
