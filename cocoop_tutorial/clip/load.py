@@ -60,7 +60,7 @@ def load_clip(
     """
     target = check_backbone(name, device, precision)
     if path := _folder(name):
-        return _from_folder(path, name, precision).to(target)
+        return _from_folder(path, name, precision, target)
     model, tokenizer = _from_registry(name, Precision(precision).of_weights)
     return FrozenCLIP(model, name, precision, tokenizer).to(target)
 
@@ -139,7 +139,7 @@ def _weights(path: Path) -> list[Path]:
     return [f for f in path.iterdir() if f.suffix in {".safetensors", ".bin", ".pth"}]
 
 
-def _from_folder(path: Path, name: str, precision: str) -> FrozenCLIP:
+def _from_folder(path: Path, name: str, precision: str, device: torch.device) -> FrozenCLIP:
     """A backbone from an open_clip model directory, after both towers have been tried."""
     try:
         config = json.loads((path / CONFIG).read_text())["model_cfg"]
@@ -147,7 +147,7 @@ def _from_folder(path: Path, name: str, precision: str) -> FrozenCLIP:
         _check_sizes(path, config)
         kind = Precision(precision).of_weights
         model, tokenizer = _create(f"local-dir:{path}", precision=kind)
-        clip = FrozenCLIP(model, name, precision, tokenizer)
+        clip = FrozenCLIP(model, name, precision, tokenizer).to(device)
         clip.encode_image(clip.preprocess(Image.new("RGB", (8, 8))).unsqueeze(0))
         clip.encode_text([""])
         return clip
