@@ -5,6 +5,25 @@ from typing import Annotated
 
 import typer
 
+from cocoop_tutorial.cli.options import Device, Json, PrecisionOption, Root
+from cocoop_tutorial.precision import Precision
+
+World = Annotated[str, typer.Option(help="embedded: icons, on a CPU; paper: its data, on a GPU.")]
+Datasets = Annotated[str | None, typer.Option(help="Some of the world's, with commas between.")]
+Methods = Annotated[str | None, typer.Option(help="Instead of the table's, with commas between.")]
+Seeds = Annotated[str, typer.Option(help="Of the shots and of the training.")]
+Shots = Annotated[int, typer.Option(min=1, help="Training images per class.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Of every method, for a trial.")]
+Source = Annotated[str | None, typer.Option(help="What transfer learns from, if not the world's.")]
+Quick = Annotated[bool, typer.Option("--quick", help="The smallest data set, one seed: minutes.")]
+Shard = Annotated[
+    str, typer.Option(help="i/n: every n-th group of runs from the i-th on, as for a Slurm array.")
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder of the result file; a part of a table needs one.")
+]
+Cells = Annotated[Path | None, typer.Option(help="Folder of finished runs, never repeated.")]
+Backbone = Annotated[str | None, typer.Option(help="Instead of the world's; see load_clip.")]
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Processes, of one thread each; by default one per core.")
 ]
@@ -36,9 +55,75 @@ def world(jobs: Jobs = None) -> None:
     typer.echo(f"wrote {world.measure(jobs=jobs).name}")
 
 
-@app.command("first-look")
-def first_look(jobs: Jobs = None, engine: Engine = "local") -> None:
-    """Train CoOp and CoCoOp as the paper did on the datasets for settings, beside controls."""
-    from cocoop_tutorial.experiments import first_look
+def _table(name: str, title: str) -> None:
+    """Adds `cocoop reproduce NAME`."""
 
-    typer.echo(f"wrote {first_look.first_look(jobs=jobs, engine=engine).name}")
+    @app.command(name, help=f"{title}: make the runs that are not there yet, and the table.")
+    def command(
+        world: World = "embedded",
+        datasets: Datasets = None,
+        methods: Methods = None,
+        seeds: Seeds = "1,2,3",
+        shots: Shots = 16,
+        epochs: Epochs = None,
+        source: Source = None,
+        quick: Quick = False,
+        jobs: Jobs = None,
+        engine: Engine = "local",
+        shard: Shard = "1/1",
+        out: Out = None,
+        cells: Cells = None,
+        backbone: Backbone = None,
+        root: Root = None,
+        device: Device = None,
+        precision: PrecisionOption = Precision.fp32,
+        as_json: Json = False,
+    ) -> None:
+        from cocoop_tutorial.clip.load import load_clip
+        from cocoop_tutorial.experiments import grid, report, tables, worlds
+
+        chosen = worlds.world(world)
+        which = _words(datasets), _words(methods), _numbers("--seeds", seeds)
+        asked = tables.ask(chosen, *which, source, shots=shots, epochs=epochs)
+        asked = tables.quick(asked, root) if quick else asked
+        how = grid.How(jobs, engine, cells, root, _shard(shard))
+        clip = load_clip(backbone or chosen.backbone, device, precision.value)
+        rows = tables.reproduce(name, clip, asked, how, out)
+        typer.echo(report.show(name, rows, as_json))
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()] if text else []
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(word) for word in _words(text)]
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not a list of numbers such as 1,2,3", param_hint=option
+        ) from None
+
+
+def _shard(text: str) -> tuple[int, int]:
+    i, _, n = text.partition("/")
+    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+        raise typer.BadParameter(f"{text!r} is not i/n with i from 1 to n", param_hint="--shard")
+    return int(i), int(n)
+
+
+TABLES = {
+    "table1": "Base to new",
+    "table2": "Cross-dataset transfer",
+    "table3": "Domain generalization",
+    "table4": "Class-incremental test",
+    "table5": "A bigger CoOp",
+    "init": "First words",
+    "length": "Length of the context",
+    "shots": "Fewer shots",
+    "matrix": "Every data set as the source",
+    "search": "Settings, on data sets kept for them",
+    "tuned": "The settings that search found best",
+}
+for _name, _title in TABLES.items():
+    _table(_name, _title)

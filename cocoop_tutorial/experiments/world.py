@@ -9,11 +9,9 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from joblib import Parallel, cpu_count, delayed
 from PIL import Image
-from torch import Tensor
 
 from cocoop_tutorial.clip.features import image_features
 from cocoop_tutorial.clip.frozen import FrozenCLIP
@@ -26,6 +24,7 @@ from cocoop_tutorial.experiments.cells import Row, made_by
 from cocoop_tutorial.experiments.templates import OF_MEDIUM, for_dataset
 from cocoop_tutorial.experiments.world_copies import all_copies
 from cocoop_tutorial.experiments.world_results import RESULT
+from cocoop_tutorial.models.probe import LinearProbe
 from cocoop_tutorial.models.prototypes import Prototypes
 from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
 from cocoop_tutorial.results import save_result
@@ -33,7 +32,6 @@ from cocoop_tutorial.results import save_result
 BACKBONE = "icon-clip"
 SEEDS = (1, 2, 3)
 SHOTS = 16
-STRENGTHS = tuple(10.0**k for k in range(-2, 5))  # C of scikit-learn; the smallest holds most back
 EMOJI = "an emoji of a {}."
 SIDE, INK = 64, 56  # pixels of a picture, and of the emoji in the middle of it
 
@@ -41,31 +39,6 @@ SIDE, INK = 64, 56  # pixels of a picture, and of the emoji in the middle of it
 def zero_shot(clip: FrozenCLIP, data: Dataset, template: str | list[str] | None = None) -> float:
     """Zero-shot accuracy (%) on the test images; None takes the dataset's own template."""
     return evaluate(ZeroShotCLIP(clip, data.classnames, template or data.template), data).accuracy
-
-
-def linear_probe(
-    shots: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
-) -> tuple[float, float]:
-    """Logistic regression on frozen image features, as strongly regularised as suits val best.
-
-    Args:
-        shots: Features `[N, E]` and labels `[N]` to fit on.
-        val: The same of other images; they choose among `STRENGTHS`, the smallest of equals.
-        test: The same of the images to score.
-
-    Returns:
-        Accuracy (%) on `test`, and the C that was chosen. CLIP (2103.00020), section 3.2.
-    """
-    from sklearn.linear_model import LogisticRegression  # here: only this needs scikit-learn
-    from threadpoolctl import threadpool_limits
-
-    def score(probe: LogisticRegression, images: tuple[Tensor, Tensor]) -> float:
-        return 100 * float(probe.score(*map(np.asarray, images)))
-
-    probes = [LogisticRegression(C=strength, max_iter=1000) for strength in STRENGTHS]
-    with threadpool_limits(1):  # threads would wait for one another: the matrices are small
-        best = max(probes, key=lambda probe: score(probe.fit(*map(np.asarray, shots)), val))
-        return score(best, test), best.C
 
 
 def headroom(clip: FrozenCLIP, data: Dataset, seed: int) -> Row:
@@ -77,8 +50,9 @@ def headroom(clip: FrozenCLIP, data: Dataset, seed: int) -> Row:
         seed: Of the draw of shots.
     """
     base, _ = base_new(few_shot(data, SHOTS, seed))
-    shots, val, test = (image_features(clip, part) for part in (base.train, base.val, base.test))
-    probe, strength = linear_probe(shots, val, test)
+    shots, val = (image_features(clip, part) for part in (base.train, base.val))
+    fitted = LinearProbe(clip, base.classnames, shots, val)
+    probe = evaluate(fitted, base).accuracy
     means = evaluate(Prototypes(clip, base.classnames, *shots), base).accuracy
     zero = zero_shot(clip, base)
     return {
@@ -88,7 +62,7 @@ def headroom(clip: FrozenCLIP, data: Dataset, seed: int) -> Row:
         "probe": probe,
         "class_means": means,
         "gain": round(probe - zero, 4),  # a tie must not look like a gain of a millionth
-        "C": strength,
+        "C": fitted.strength,
     }
 
 

@@ -104,6 +104,10 @@ class CoCoOp(PromptLearner):
             pi = self.meta_net(features).unsqueeze(1)  # [B, 1, D]
         return self.ctx + pi
 
+    def context_of(self, features: Tensor) -> Tensor:
+        """The context of each image, for all classes: `[B, 1, M, D]`."""
+        return self.conditional_context(features).unsqueeze(1)
+
     def text_features(self, features: Tensor) -> Tensor:
         """A classifier for each image.
 
@@ -113,8 +117,7 @@ class CoCoOp(PromptLearner):
         Returns:
             `[B, K, E]`, L2-normalised.
         """
-        context = self.conditional_context(features).unsqueeze(1)  # [B, 1, M, D]
-        return self.encode(context)
+        return self.encode(self.context_of(features))
 
     def logits_from_features(self, features: Tensor) -> Tensor:
         """Scores image features.

@@ -58,8 +58,7 @@ class CoOp(PromptLearner):
 
         CoOp (2109.01134), equation 1.
         """
-        context = self.ctx if self.class_specific else self.ctx.unsqueeze(0)  # [K or 1, M, D]
-        return self.encode(context.unsqueeze(0))[0]
+        return self.encode(self.context_of())[0]
 
     def logits_from_features(self, features: Tensor) -> Tensor:
         """Scores L2-normalised image features `[B, E]`; returns logits `[B, K]`."""

@@ -86,6 +86,24 @@ class PromptLearner(nn.Module, Saveable, ABC):
     def logits_from_features(self, features: Tensor) -> Tensor:
         """Scores L2-normalised image features `[B, E]`; returns logits `[B, K]`."""
 
+    def context_of(self, features: Tensor | None = None) -> Tensor:
+        """The context of the prompts that these images are scored with.
+
+        Args:
+            features: `[B, E]`, L2-normalised image features; only conditional prompts need them.
+
+        Returns:
+            `[B, K, M, D]`, as `encode` takes it; here `ctx` for all images, so B is 1.
+        """
+        return self.ctx.view(1, -1, *self.ctx.shape[-2:])  # [1, K or 1, M, D]
+
+    def penalty(self) -> Tensor | float:
+        """What the loss of a step adds to the cross-entropy: nothing, unless a method overrides it.
+
+        It may call `text_features`, which within a step costs nothing if all images share them.
+        """
+        return 0.0
+
     def encode(self, context: Tensor) -> Tensor:
         """Text features of all prompts with this context, by the text encoder of this model.
 
@@ -120,6 +138,19 @@ class PromptLearner(nn.Module, Saveable, ABC):
             yield
             if self._shared and (grad := self._shared[1].grad) is not None:
                 self._shared[0].backward(grad.to(self._shared[0].dtype))
+        finally:
+            self._shared = None
+
+    @contextlib.contextmanager
+    def encoded(self, text: Tensor) -> Iterator[None]:
+        """Within the block, `encode` returns these text features instead of computing them.
+
+        Args:
+            text: `[B, K, E]`: what `encode` would return for the block's images.
+        """
+        self._shared = [text, text]
+        try:
+            yield
         finally:
             self._shared = None
 

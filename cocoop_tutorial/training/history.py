@@ -32,6 +32,7 @@ class History:
         config: TrainConfig,
         n_steps: int,
         folder: Path | None,
+        quiet: bool = False,
     ) -> None:
         """Starts where the state's progress is.
 
@@ -41,10 +42,12 @@ class History:
             config: The settings, resolved.
             n_steps: Steps per epoch.
             folder: Of the checkpoint, to name it in errors.
+            quiet: Show no bar.
         """
         self.state, self.config, self.n_steps, self.folder = state, config, n_steps, folder
         self.pending: list[Tensor] = []  # `[2]` per step: loss and correct, not yet read
-        progress, silent = state.progress, {} if distributed.is_main() else {"disable": True}
+        progress = state.progress
+        silent = {"disable": True} if quiet or not distributed.is_main() else {}
         done, name = progress.epoch * n_steps + progress.step, type(model).__name__
         self.bar = bar(None, name, config.epochs * n_steps, initial=done, unit="step", **silent)
         self.device = model.clip.device

@@ -81,7 +81,12 @@ class Run:
     """One training run, from its first step or from its checkpoint to the end."""
 
     def __init__(
-        self, model: PromptLearner, data: Dataset, config: TrainConfig, folder: Path | None
+        self,
+        model: PromptLearner,
+        data: Dataset,
+        config: TrainConfig,
+        folder: Path | None,
+        quiet: bool = False,
     ) -> None:
         """Computes or checks the images, and loads the checkpoint if there is one.
 
@@ -90,6 +95,7 @@ class Run:
             data: Its `train` images are used.
             config: The settings, resolved.
             folder: Where to keep a checkpoint.
+            quiet: Show no progress bar, because another run's stands for it.
         """
         self.model, self.config, self.folder = model, config, folder
         self.source = BatchSource(model.clip, data.train, config)
@@ -98,7 +104,7 @@ class Run:
         if folder:
             self.identity = identity(model, data, config)
             load_state(self.state, folder, self.identity)
-        self.history = History(model, self.state, config, self.source.n_steps, folder)
+        self.history = History(model, self.state, config, self.source.n_steps, folder, quiet)
         self.objective = share_gradients(Objective(model, config.precision), model.clip.device)
         self.recorded = RecordedSteps(model, config, self.objective, self.backward)
 
@@ -106,28 +112,44 @@ class Run:
         """Takes all steps that are left; returns the history."""
         config, progress = self.config, self.state.progress
         while progress.epoch < config.epochs:
-            rate = learning_rate(progress.epoch, config)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
             for batch in self.source.steps(progress.epoch, progress.step):
-                # What a step draws depends on its number alone, so no random state is saved.
-                seed = config.seed, progress.epoch, progress.step, distributed.rank()
-                torch.manual_seed(draw_seed(*seed))
-                self.optimizer.zero_grad(set_to_none=True)
-                sums = self.forward_backward(batch)
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
-                self.history.add(sums, batch.size)
+                self.begin_step()
+                self.end_step(self.forward_backward(batch), batch)
                 if self.folder and self.history.checkpoint_is_due():
                     self.history.sum_over_processes()
                     self.save()
                     self.history.leave_sums_to_main()
-            self.history.sum_over_processes()
-            with torch.no_grad():
-                extra = on_epoch_end(self.model) if on_epoch_end else {}
-            self.history.end_epoch(rate, extra)
+            self.end_epoch(on_epoch_end)
             self.save()
         return pd.DataFrame(progress.rows)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of this epoch."""
+        return learning_rate(self.state.progress.epoch, self.config)
+
+    def begin_step(self) -> None:
+        """Sets the learning rate and the seed, and forgets the last gradients."""
+        progress = self.state.progress
+        # What a step draws depends on its number alone, so no random state is saved.
+        seed = self.config.seed, progress.epoch, progress.step, distributed.rank()
+        torch.manual_seed(draw_seed(*seed))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def end_step(self, sums: Tensor, batch: Batch) -> None:
+        """Moves the parameters along their gradients; `sums` is of `forward_backward`."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.history.add(sums, batch.size)
+
+    def end_epoch(self, on_epoch_end: OnEpochEnd | None) -> None:
+        """Adds a row to the history."""
+        self.history.sum_over_processes()
+        with torch.no_grad():
+            extra = on_epoch_end(self.model) if on_epoch_end else {}
+        self.history.end_epoch(self.rate, extra)
 
     def forward_backward(self, batch: Batch) -> Tensor:
         """Computes loss and gradients of one step.
@@ -189,5 +211,6 @@ class Objective(nn.Module):
         with torch.autocast(features.device.type, self.half, enabled=self.mixed):
             logits = self.model.logits_from_features(features).float()  # [b, K]
         loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum()
+        loss = loss + self.model.penalty() * weights.sum()  # so that its mean is the penalty
         correct = ((logits.argmax(dim=1) == labels) * weights).sum()
         return loss, torch.stack([loss.detach(), correct])

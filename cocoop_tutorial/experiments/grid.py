@@ -1,0 +1,165 @@
+"""Many runs, on all cores or on a cluster, each kept in a file of its own (chapter 6).
+
+A grid that is cut off loses at most the runs in flight, and goes on where it was.
+"""
+
+import contextlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from joblib import Parallel, cpu_count, delayed, parallel_config
+from tqdm.auto import tqdm
+
+from cocoop_tutorial.clip.frozen import FrozenCLIP
+from cocoop_tutorial.clip.identity import weights_digest
+from cocoop_tutorial.clip.load import load_clip
+from cocoop_tutorial.datasets.load import load_dataset
+from cocoop_tutorial.errors import (
+    TrainingError,
+    UnknownNameError,
+    needs_extra,
+    suggest,
+)
+from cocoop_tutorial.experiments.runs import Row, Run, digest, finish
+from cocoop_tutorial.files import cache_root, write_atomic
+from cocoop_tutorial.progress import bar
+
+ENGINES = ("local", "dask")
+MOST = 6  # runs trained together: more are hardly faster, and are lost together
+_at_hand: dict[str, FrozenCLIP] = {}  # each process loads a backbone only once
+
+
+@dataclass(frozen=True)
+class How:
+    """How a grid is run; none of it changes a result.
+
+    Attributes:
+        jobs: Processes, of one thread each; None takes one per core. On a GPU, 1.
+        engine: "local" for this machine, "dask" for the cluster that DASK_SCHEDULER_ADDRESS names.
+        folder: Where finished runs are kept; None takes `runs` in the cache.
+        root: Folder of the paper's data; None takes $COCOOP_DATA, else ./data.
+        shard: (i, n): only every n-th group of runs, beginning with the i-th, from 1.
+    """
+
+    jobs: int | None = None
+    engine: str = "local"
+    folder: Path | None = None
+    root: Path | None = None
+    shard: tuple[int, int] = (1, 1)
+
+    @property
+    def cells(self) -> Path:
+        """Where finished runs are kept."""
+        return self.folder or cache_root() / "runs"
+
+
+def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[Row]:
+    """Makes the runs that are not there yet, and returns the rows of all.
+
+    Args:
+        clip: The backbone; with more than one process, one that `load_clip` finds by its name.
+        runs: What to make.
+        how: Where and how.
+
+    Returns:
+        The rows of each run in turn, as `runs.finish` gives them. With a shard, of those runs that
+        are there.
+
+    Raises:
+        UnknownNameError: No such engine.
+        TrainingError: A run failed, or a process has another backbone.
+    """
+    how = how or How()
+    files = {run: how.cells / f"{digest(clip, run, how.root)}.json" for run in dict.fromkeys(runs)}
+    groups = group([run for run, file in files.items() if not file.is_file()], how)
+    i, n = how.shard
+    todo, same = groups[i - 1 :: n], weights_digest(clip.model)
+    _at_hand[clip.name] = clip
+    jobs = how.jobs or (1 if clip.device.type == "cuda" else cpu_count())
+    task = delayed(_finish)
+    total = sum(cost(run, how.root) for part in todo for run in part)
+    with processes(how.engine, jobs) as parallel, _bar(total) as progress:
+        where = clip.name, str(clip.device), clip.precision, same, how.root
+        for part, found in parallel(task(*where, part) for part in todo):
+            for run, rows in zip(part, found, strict=True):
+                write_atomic(files[run], json.dumps(rows).encode())
+                progress.update(cost(run, how.root))
+            progress.set_postfix_str(f"{part[0].dataset} {part[0].method}")
+    return [row for file in files.values() if file.is_file() for row in _read(file)]
+
+
+def group(runs: Sequence[Run], how: How) -> list[list[Run]]:
+    """Runs that are trained together, the longest groups first, because they end last."""
+    alike: dict[object, list[Run]] = defaultdict(list)
+    for run in runs:
+        alike[run.company() if run.config else (run.dataset, run.method)].append(run)
+    groups = [part[k : k + MOST] for part in alike.values() for k in range(0, len(part), MOST)]
+    return sorted(groups, key=lambda part: -sum(cost(run, how.root) for run in part))
+
+
+def cost(run: Run, root: Path | None) -> float:
+    """About how long a run takes, in prompts that are encoded in training; never 0."""
+    if run.config is None:
+        return 1.0
+    classes = len(load_dataset(run.dataset, root).classnames) / (2 if run.subset == "base" else 1)
+    contexts = run.config.epochs * run.shots * classes
+    return contexts * classes / (run.config.batch_size if run.method.startswith("coop") else 1)
+
+
+def _bar(total: float) -> tqdm:
+    layout = "{desc}: {percentage:3.0f}% [{elapsed}<{remaining}]{postfix}"
+    return bar(None, "runs", round(total), bar_format=layout, leave=True)
+
+
+def _read(file: Path) -> list[Row]:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise TrainingError(
+            f"{file} is damaged ({error}). Delete it; the run is repeated."
+        ) from None
+
+
+def _finish(
+    name: str, device: str, precision: str, same: str, root: Path | None, runs: list[Run]
+) -> tuple[list[Run], list[list[Row]]]:
+    if name not in _at_hand:  # a new process: its parent has the bar and the other cores
+        os.environ["COCOOP_QUIET"] = "1"
+        torch.set_num_threads(1)
+        _at_hand[name] = load_clip(name, device, precision)
+    clip = _at_hand[name]
+    if weights_digest(clip.model) != same:
+        raise TrainingError(f"{name} has other weights in another process. Set jobs to 1.")
+    return runs, finish(clip, runs, root)
+
+
+@contextlib.contextmanager
+def processes(engine: str, jobs: int) -> Iterator[Parallel]:
+    """Processes of joblib, which hand back each result as soon as it is there.
+
+    Args:
+        engine: "local" for this machine, or "dask" for the cluster whose scheduler Dask's settings
+            name (`DASK_SCHEDULER_ADDRESS`); if they name none, a cluster is started here.
+        jobs: Processes, of one thread each; a cluster that runs already has its own number.
+
+    Raises:
+        UnknownNameError: Another engine.
+        MissingDataError: Dask is not installed.
+    """
+    if engine not in ENGINES:
+        raise UnknownNameError(f"Unknown engine {engine!r}. {suggest(engine, ENGINES)}")
+    if engine == "local":
+        yield Parallel(n_jobs=jobs, return_as="generator_unordered")
+        return
+    with needs_extra("cluster"):
+        import dask
+        from distributed import Client
+    here = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
+    options = {} if dask.config.get("scheduler-address", None) else here
+    with Client(**options), parallel_config(backend="dask"):
+        yield Parallel(return_as="generator_unordered")

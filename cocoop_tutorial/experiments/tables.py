@@ -1,0 +1,245 @@
+"""Which runs make which table of the paper, and `reproduce`, which makes them (chapters 6 to 9).
+
+Everything here was fixed before the first test score of the eleven data sets was seen.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from cocoop_tutorial.clip.frozen import FrozenCLIP
+from cocoop_tutorial.datasets.load import load_dataset
+from cocoop_tutorial.errors import UnknownNameError, suggest
+from cocoop_tutorial.experiments.grid import How, make
+from cocoop_tutorial.experiments.methods import method
+from cocoop_tutorial.experiments.protocols import SEEDS, at_shots, frame, halves, transfers
+from cocoop_tutorial.experiments.runs import Run
+from cocoop_tutorial.experiments.tuning import candidates, tuned
+from cocoop_tutorial.experiments.worlds import EMBEDDED, PAPER, World, world
+from cocoop_tutorial.results import load_result, save_result
+
+SHOTS = (1, 2, 4, 8, 16)
+CONTROLS = ("coop-matched", "cocoop-noise", "cocoop-zero", "kgcoop")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a table.
+
+    Attributes:
+        world: In which world.
+        datasets: Of the eleven; for transfer, the targets among them.
+        seeds: Which seeds.
+        methods: Which methods; empty takes the table's own.
+        shots: Training images per class.
+        epochs: Of every method; None takes the paper's.
+    """
+
+    world: World
+    datasets: tuple[str, ...]
+    seeds: tuple[int, ...] = SEEDS
+    methods: tuple[str, ...] = ()
+    shots: int = 16
+    epochs: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether this is the table as it stands in `results`, not a part or a trial of it."""
+        return self == Asked(world(self.world.name), self.world.datasets)
+
+    def shortened(self, runs: list[Run]) -> list[Run]:
+        """The runs with this many epochs."""
+        if self.epochs is None:
+            return runs
+        return [replace(r, config=r.config and replace(r.config, epochs=self.epochs)) for r in runs]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper.
+
+    Attributes:
+        title: What it shows.
+        methods: Those it compares.
+        runs: The runs that it needs.
+        keep: Which of their rows it holds.
+    """
+
+    title: str
+    methods: tuple[str, ...]
+    runs: Callable[[Asked], list[Run]]
+    keep: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
+
+
+def base_runs(asked: Asked) -> list[Run]:
+    """Each data set's base classes."""
+    return halves(asked.datasets, asked.methods, asked.seeds, asked.shots, asked.world)
+
+
+def source_runs(asked: Asked) -> list[Run]:
+    """The source, scored on all that it may transfer to."""
+    targets = [t for t in asked.world.targets if t in asked.datasets or t in asked.world.shifts]
+    return transfers(
+        asked.world.source, targets, asked.methods, asked.seeds, asked.shots, asked.world
+    )
+
+
+def matrix_runs(asked: Asked) -> list[Run]:
+    """Every data set as the source, one seed: which knowledge carries where?"""
+    one = replace(asked, seeds=asked.seeds[:1])
+    runs = source_runs(one)
+    for source in asked.datasets:
+        if source != asked.world.source:
+            runs += transfers(
+                source, asked.datasets, asked.methods, one.seeds, asked.shots, asked.world
+            )
+    return runs
+
+
+def shots_runs(asked: Asked) -> list[Run]:
+    """The base classes with fewer and fewer shots."""
+    return [run for n in SHOTS for run in at_shots(base_runs(asked), n)]
+
+
+def search_runs(asked: Asked) -> list[Run]:
+    """All settings on the data sets for settings, one seed."""
+    return candidates(asked.world, asked.methods, asked.seeds[:1])
+
+
+def tuned_runs(asked: Asked) -> list[Run]:
+    """The settings that "search" found best, on the eleven."""
+    rows = pd.DataFrame(load_result("search" + suffix(asked.world))["data"])
+    return tuned(rows, asked.world, asked.datasets, asked.methods, asked.seeds)
+
+
+def two_halves(rows: pd.DataFrame) -> pd.DataFrame:
+    """Base and new classes, each by itself, and what is told of training."""
+    return rows[rows.split != "all"]
+
+
+def together(rows: pd.DataFrame) -> pd.DataFrame:
+    """Base and new classes in competition."""
+    return rows[rows.split == "all"]
+
+
+def on(shifts: bool) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """The targets that are shifted images of the source, or those that are not."""
+
+    def keep(rows: pd.DataFrame) -> pd.DataFrame:
+        shifted = rows.target.isin([*EMBEDDED.shifts, *PAPER.shifts])
+        return rows[(shifted == shifts) | (rows.target == rows.dataset)]
+
+    return keep
+
+
+MAIN = ("clip", "coop", "cocoop")
+RANDOM = ("coop-random", "cocoop-random")
+TABLES = {
+    "table1": Table(
+        "Base to new", ("clip", "ensemble", "probe", "coop", "cocoop", *CONTROLS),
+        base_runs, two_halves,
+    ),
+    "table2": Table(
+        "Cross-dataset transfer", (*MAIN, "coop-matched", "cocoop-noise"), source_runs, on(False)
+    ),
+    "table3": Table(
+        "Domain generalization", (*MAIN, "coop-matched", "cocoop-noise"), source_runs, on(True)
+    ),
+    "table4": Table("Class-incremental test", MAIN, base_runs, together),
+    "table5": Table("A bigger CoOp", ("coop", "coop-big", "cocoop"), base_runs, two_halves),
+    "init": Table("First words", ("coop", "cocoop", *RANDOM), base_runs, two_halves),
+    "length": Table(
+        "Length of the context", (*RANDOM, "coop-8", "cocoop-8", "coop-16", "cocoop-16"),
+        base_runs, two_halves,
+    ),
+    "shots": Table("Shots", ("clip", "coop", "cocoop"), shots_runs, two_halves),
+    "matrix": Table("Every source", MAIN, matrix_runs),
+    "search": Table("Search for settings", ("coop", "cocoop"), search_runs, two_halves),
+    "tuned": Table("Tuned on other data sets", ("coop", "cocoop"), tuned_runs, two_halves),
+}  # fmt: skip
+
+
+def table(name: str) -> Table:
+    """A table by its name.
+
+    Raises:
+        UnknownNameError: There is none; the message suggests similar names.
+    """
+    if name not in TABLES:
+        raise UnknownNameError(f"Unknown table {name!r}. {suggest(name, TABLES)}")
+    return TABLES[name]
+
+
+def reproduce(
+    name: str, clip: FrozenCLIP, asked: Asked, how: How | None = None, out: Path | None = None
+) -> pd.DataFrame:
+    """Makes a table's runs, as far as they are not there, and writes its result file.
+
+    A part of a table, or a trial with other shots, is written only if `out` says where, so that it
+    does not take the place of the whole.
+
+    Args:
+        name: One of `TABLES`.
+        clip: The backbone.
+        asked: World, data sets, seeds, methods.
+        how: Where and how to run.
+        out: Folder of the result file; None takes the results folder.
+
+    Returns:
+        The rows, as the protocols return them.
+    """
+    if clip.device.type == "cpu":
+        torch.set_num_threads(1)  # so that sums are added in the same order in every process
+    wanted = table(name)
+    every = replace(asked, methods=asked.methods or wanted.methods)
+    rows = wanted.keep(frame(make(clip, asked.shortened(wanted.runs(every)), how)))
+    if out or asked.whole:
+        save_result(name + suffix(asked.world), rows, None, asked.seeds, clip.device, out)
+    return rows
+
+
+def suffix(world: World) -> str:
+    """What the names of result files end with."""
+    return "" if world.name == "embedded" else f"_{world.name}"
+
+
+def quick(asked: Asked, root: Path | None = None) -> Asked:
+    """The same with the smallest data set, also as the source, and one seed: a few minutes."""
+    smallest = min(asked.datasets, key=lambda d: len(load_dataset(d, root).classnames))
+    world = replace(asked.world, source=smallest, settings=asked.world.settings[-1:])
+    return replace(asked, world=world, datasets=(smallest,), seeds=asked.seeds[:1])
+
+
+def ask(
+    here: World,
+    datasets: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = SEEDS,
+    source: str | None = None,
+    **trial: Any,
+) -> Asked:
+    """What is asked, with the world's data sets by default.
+
+    Args:
+        here: In which world.
+        datasets: Some of its data sets.
+        methods: Instead of the table's.
+        seeds: Which seeds.
+        source: Instead of the world's.
+        trial: `shots` and `epochs`, for a trial.
+
+    Raises:
+        UnknownNameError: No such data set in this world, or no such method.
+    """
+    for name in (*datasets, *([source] if source else [])):
+        if name not in here.datasets:
+            raise UnknownNameError(f"Unknown data set {name!r}. {suggest(name, here.datasets)}")
+    for name in methods:
+        method(name)
+    here = replace(here, source=source) if source else here
+    datasets = tuple(datasets) or here.datasets
+    return Asked(here, datasets, tuple(seeds), tuple(methods), **trial)
