@@ -21,6 +21,7 @@ from cocoop_tutorial import (
 )
 from cocoop_tutorial.clip.identity import settled_weights
 from cocoop_tutorial.errors import BackboneError
+from cocoop_tutorial.models.kgcoop import KgCoOp
 from cocoop_tutorial.models.prototypes import Prototypes
 
 Result = Callable[[], Tensor]
@@ -50,10 +51,16 @@ def packed(clip: FrozenCLIP, folder: Path) -> Result:
     return torch.no_grad()(lambda: model.logits_from_features(torch.ones(2, 48)))
 
 
+def hand_written(clip: FrozenCLIP, folder: Path) -> Result:
+    model = KgCoOp(clip, NAMES, 2)
+    return lambda: model.hand_written
+
+
 CACHES = {
     "image features": (features_of, image_tower),
     "zero-shot weights": (zero_shot, text_tower),
     "constants of the packed encoder": (packed, text_tower),
+    "hand-written prompts of KgCoOp": (hand_written, text_tower),
 }
 
 
@@ -152,6 +159,13 @@ def test_in_a_settled_block_values_are_compared_once(cache: str, image_folder: P
         assert not torch.equal(second, first), "changed before the block"
         in_place(weight(clip))
         assert not torch.equal(result(), second)
+
+
+def test_hand_written_prompts_follow_other_classes() -> None:
+    model = KgCoOp(fresh(), NAMES, 2)
+    other = model.with_classnames(NAMES[:2])
+    assert torch.equal(other.hand_written, ZeroShotCLIP(model.clip, NAMES[:2]).weights)
+    assert model.hand_written.shape == (4, 48) and other.penalty().requires_grad
 
 
 def test_class_means_of_another_image_tower_are_refused(image_folder: Path) -> None:
