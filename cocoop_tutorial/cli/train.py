@@ -140,22 +140,21 @@ def train(
     from cocoop_tutorial.training.config import TrainConfig
     from cocoop_tutorial.training.state import own_folder
 
-    options = _context(method, ctx_init, n_ctx, class_token_position, class_specific)
+    context = _context(method, ctx_init, n_ctx, class_token_position, class_specific)
     config = TrainConfig(
         epochs=epochs, batch_size=batch_size, micro_batch=micro_batch,
         feature_batch=feature_batch, lr=lr, warmup_epochs=warmup_epochs,
         transform=transform.value, seed=seed,
     )  # fmt: skip
+    facts = {"data": data, "classes": classes.value, "shots": shots}
     folder = out or Path("runs") / f"{Path(data).resolve().name}-{method}-{seed}"
     with distributed.session(device) as own_device:
         check_backbone(backbone, own_device, precision.value)
         with own_folder(folder):
             subsets = _few_shot_subsets(data, root, shots, seed, classes == "base", skip_unreadable)
             clip = load_clip(backbone, own_device, precision.value)
-            model = _new_model(clip, subsets, method.value, options, seed)
-            if restart:
-                _forget(folder)
-            facts = {"data": data, "classes": classes.value, "shots": shots}
+            model = _new_model(clip, subsets, method.value, context, seed)
+            _forget(folder, restart)
             result = _train_and_score(model, subsets, config, facts, folder)
         if distributed.is_main():
             show_scores(result, as_json)
@@ -187,12 +186,12 @@ def _few_shot_subsets(
     return subsets_of(few_shot(load_data(data, root), shots, seed), halves, skip_unreadable)
 
 
-def _forget(folder: Path) -> None:
-    """Removes the checkpoint of the run in a folder."""
+def _forget(folder: Path, restart: bool) -> None:
+    """Removes the checkpoint of the run in a folder, if a restart was asked for."""
     from cocoop_tutorial.distributed import is_main
     from cocoop_tutorial.training.state import FILE
 
-    if is_main():
+    if restart and is_main():
         (folder / FILE).unlink(missing_ok=True)
 
 

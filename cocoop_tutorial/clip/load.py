@@ -171,8 +171,10 @@ def _check_sizes(path: Path, config: dict[str, Any]) -> None:
     try:
         with torch.device("meta"):  # tensors without memory
             model, _ = _create(f"local-dir:{path}", load_weights=False, device="meta")
-    except NotImplementedError:  # some of timm's models look at values while they are built
-        return
+    except (NotImplementedError, RuntimeError):
+        if config["vision_cfg"].get("timm_model_name"):
+            return  # some of timm's models look at values while they are built
+        raise
     values = sum(x.numel() for x in (*model.parameters(), *model.buffers()))
     size = max(file.stat().st_size for file in _weights(path))
     if values > size:

@@ -134,7 +134,7 @@ def own_folder(folder: Path | None) -> Iterator[None]:
 def _locked(folder: Path) -> Iterator[None]:
     lock = FileLock(folder.resolve() / LOCK, is_singleton=True)  # one object: it can be nested
     try:
-        made = not folder.exists()
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout as error:
@@ -152,8 +152,8 @@ def _locked(folder: Path) -> Iterator[None]:
         if lock.lock_counter == 1:
             with contextlib.suppress(OSError):  # Windows does not remove an open file
                 Path(lock.lock_file).unlink()
-                if made:
-                    folder.rmdir()  # fails unless it is empty
+                for place in made:
+                    place.rmdir()  # fails unless it is empty
         lock.release()
 
 
@@ -221,7 +221,7 @@ def load_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> bool:
     if kept is None:
         return False
     facts, tensors = kept
-    run, progress = json.loads(json.dumps(run)), Progress(**facts["place"])
+    progress = Progress(**facts["place"])
     if unlike := _differences(facts["run"], run):
         raise CheckpointError(
             f"{folder} holds another run, with {unlike}. Give this one a folder of its own, or "
@@ -339,7 +339,7 @@ def identity(model: PromptLearner, data: Dataset, config: TrainConfig) -> dict[s
     for changes_nothing in ("save_every", "cuda_graph"):
         del settings[changes_nothing]
     inner, paths = model.clip.model, [path for path, _ in data.train.samples]
-    return {
+    facts = {
         **settings,
         "steps": len(epoch_batches(len(paths), 0, config)),
         "method": type(model).__name__,
@@ -350,8 +350,9 @@ def identity(model: PromptLearner, data: Dataset, config: TrainConfig) -> dict[s
         "structure": _digest([structure(inner), describe_transform(model.clip.preprocess)]),
         "data": data.name,
         "classes": _digest(model.classnames),
-        "images": _digest([image_digests(paths), data.train.labels]),
+        "images": _digest([image_digests(paths), [int(label) for label in data.train.labels]]),
     }
+    return json.loads(json.dumps(facts, default=str))  # as it comes back from a file
 
 
 def _digest(content: Any) -> str:
