@@ -191,7 +191,7 @@ def test_directory_without_weights(model_dir: Path, tmp_path: Path) -> None:
 def test_truncated_weights(model_dir: Path, tmp_path: Path) -> None:
     weights = copy_of(model_dir, tmp_path / "m") / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(BackboneError, match="does not load"):
+    with pytest.raises(BackboneError, match="fetch the folder again"):
         load_clip(f"local-dir:{weights.parent}", device="cpu")
 
 
@@ -203,7 +203,11 @@ def test_damaged_configuration(model_dir: Path, tmp_path: Path, content: str) ->
         load_clip(f"local-dir:{folder}", device="cpu")
 
 
-SIZES = ("embed_dim", "width", "image_size", "layers", "context_length", "vocab_size")
+SIZES = [
+    ("", "embed_dim"),
+    *(("vision_cfg", name) for name in ("width", "image_size", "layers")),
+    *(("text_cfg", name) for name in ("width", "layers", "context_length", "vocab_size")),
+]
 
 
 def with_value(model_dir: Path, target: Path, part: str, name: str, value: object) -> Path:
@@ -216,15 +220,11 @@ def with_value(model_dir: Path, target: Path, part: str, name: str, value: objec
     return folder
 
 
-@pytest.mark.parametrize("part", ["", "vision_cfg", "text_cfg"])
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(("part", "name"), SIZES)
 def test_sizes_that_the_weights_cannot_hold(
     model_dir: Path, tmp_path: Path, part: str, name: str
 ) -> None:
     """They are refused before memory is taken: this process may not grow by more than 1 GB."""
-    config = json.loads((model_dir / "open_clip_config.json").read_text())["model_cfg"]
-    if name not in config.get(part, config):
-        pytest.skip("this part has no such size")
     folder = with_value(model_dir, tmp_path / "m", part, name, 10**6)
     before = resource.getrlimit(resource.RLIMIT_AS)
     size = psutil.Process().memory_info().vms
@@ -245,7 +245,7 @@ PARTS = {
 }
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     place=st.sampled_from([(part, name) for part, names in PARTS.items() for name in names]),
     value=st.sampled_from(VALUES),
