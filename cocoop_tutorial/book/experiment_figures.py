@@ -16,7 +16,6 @@ from cocoop_tutorial.book.plots import (
     STYLE,
     colour,
     figure,
-    legend_above,
     style_of,
 )
 from cocoop_tutorial.experiments.summary import Difference
@@ -56,9 +55,8 @@ def halves_and_h(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Returns:
         The figure.
     """
-    height = sum(len(t) for t in tables.values()) * 0.28 + 0.6 * len(tables)
-    sizes = [len(t) for t in tables.values()]
-    fig, axes = figure(len(tables), 1, figsize=(5, height), height_ratios=sizes, squeeze=False)
+    height = sum(len(t) for t in tables.values()) * 0.3 + 0.5 * len(tables) + 0.4
+    fig, axes = figure(len(tables), 1, figsize=(5, height), squeeze=False, sharex=True)
     for ax, (title, table) in zip(axes.flat, tables.items(), strict=True):
         shown = table[::-1]
         ax.hlines(shown.index, shown.base, shown.new, color="#bbbbbb", zorder=1)
@@ -67,7 +65,7 @@ def halves_and_h(tables: Mapping[str, pd.DataFrame]) -> Figure:
         ax.scatter(shown.H, shown.index, color="black", marker="|", label="H", s=80)
         ax.set_title(title, loc="left")
         ax.margins(y=0.5 / len(table))
-    legend_above(axes.flat[0], 3)
+    _legend(fig, axes.flat[0])
     axes.flat[-1].set(xlabel="test accuracy (%)")
     return fig
 
@@ -99,7 +97,7 @@ def every_seed(runs: pd.DataFrame, methods: Sequence[str]) -> Figure:
         ax.set(xlabel="test accuracy (%)")
     axes[0].set_yticks(range(len(order)), order)
     axes[0].invert_yaxis()
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(methods))
+    _legend(fig, axes[0])
     return fig
 
 
@@ -140,7 +138,9 @@ def forest(panels: Mapping[str, Mapping[str, Difference]]) -> Figure:
     """
     labels = list(next(iter(panels.values())))
     height = 0.34 * len(labels) + 1.2
-    fig, axes = figure(1, len(panels), figsize=(5.6, height), sharey=True, squeeze=False)
+    fig, axes = figure(
+        1, len(panels), figsize=(5.6, height), sharex=True, sharey=True, squeeze=False
+    )
     for ax, (title, found) in zip(axes.flat, panels.items(), strict=True):
         ax.axvline(0, color="black", linewidth=1)
         for place, one in enumerate(found.values()):
@@ -177,9 +177,13 @@ def along(rows: pd.DataFrame, x: str, ticks: Sequence[int]) -> Figure:
         _log_axis(ax, x, ticks)
         ax.set_title(f"{half} classes")
     axes[0].set(ylabel="test accuracy (%)")
-    handles = axes[0].get_legend_handles_labels()
-    fig.legend(*handles, loc="outside upper center", ncols=3)
+    _legend(fig, axes[0])
     return fig
+
+
+def _legend(fig: Figure, ax: Axes) -> None:
+    """One legend for all panels, above them."""
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
 
 
 def _log_axis(ax: Axes, x: str, ticks: Sequence[int]) -> None:
