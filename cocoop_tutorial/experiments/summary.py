@@ -56,6 +56,24 @@ def per_seed(rows: pd.DataFrame) -> pd.DataFrame:
     return _with_h(ends(rows).pivot_table("accuracy", index, "split", sort=False))
 
 
+def gains(rows: pd.DataFrame, methods: Sequence[str], over: str = "clip") -> pd.DataFrame:
+    """How far every run of some methods is above another method's mean on the same test set.
+
+    Args:
+        rows: Of a protocol; only those of split "all" are read.
+        methods: Which methods; those that are not in the rows are left out.
+        over: What they are compared with.
+
+    Returns:
+        `target`, `method`, `seed`, and `points`, the difference in percentage points.
+    """
+    found = ends(rows[rows.split == "all"])
+    zero = found[found.method == over].groupby("target").accuracy.mean()
+    mine = found[found.method.isin(methods)]
+    mine = mine.assign(points=mine.accuracy - mine.target.map(zero))
+    return mine[["target", "method", "seed", "points"]].reset_index(drop=True)
+
+
 def _with_h(found: pd.DataFrame) -> pd.DataFrame:
     if set(HALVES) <= set(found.columns):
         pairs = zip(found.base, found.new, strict=True)
