@@ -46,22 +46,21 @@ def gain_figure(gains: pd.DataFrame, width: float = 5.0) -> Figure:
 
 
 @plt.rc_context(STYLE)
-def relation_figure(points: pd.DataFrame, x: str, y: str) -> Figure:
-    """A named dot per data set, with a straight line through the dots.
+def groups_figure(classes: pd.DataFrame, xlabel: str) -> Figure:
+    """The mean of what classes gain in each of a few groups, with its 95% interval.
 
     Args:
-        points: Indexed by the name of the data set.
-        x: The column across, which is also its label.
-        y: The column upwards.
+        classes: Columns `group`, in order, `method` and `points`; one row per class and method.
+        xlabel: What the groups are.
     """
-    fig, ax = figure(figsize=(5.0, 3.6))
+    methods = list(dict.fromkeys(classes.method))
+    fig, ax = figure(figsize=(5.0, 3.2))
     ax.axhline(0, color=colour("CLIP"), linewidth=1.2)
-    look = {"ci": None, "color": colour("CoOp"), "scatter_kws": {"s": 28}}
-    sns.regplot(points, x=x, y=y, ax=ax, line_kws={"linewidth": 1, "linestyle": ":"}, **look)
-    for name, row in points.iterrows():
-        place = {"textcoords": "offset points", "xytext": (5, 4), "fontsize": 8}
-        ax.annotate(str(name), (row[x], row[y]), **place)
-    ax.margins(x=0.12)
+    look = {"palette": palette(methods), "markers": [style_of(m)[1] for m in methods]}
+    look |= {"dodge": 0.2, "linestyle": "none", "errorbar": ("ci", 95), "seed": 1, "ax": ax}
+    sns.pointplot(classes, x="group", y="points", hue="method", err_kws={"linewidth": 1.2}, **look)
+    ax.set(xlabel=xlabel, ylabel="points above or below CLIP")
+    legend_above(ax, len(methods))
     return fig
 
 

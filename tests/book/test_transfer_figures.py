@@ -2,11 +2,10 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 from PIL import Image
 
 from cocoop_tutorial.book import transfer_figures
-from cocoop_tutorial.experiments.summary import gains
+from cocoop_tutorial.experiments.summary import class_gains, gains
 
 
 def rows_of(accuracy: dict[tuple[str, str, int], float]) -> pd.DataFrame:
@@ -67,9 +66,17 @@ def test_path_and_matrix() -> None:
     assert [t.get_text() for t in ax.texts] == ["+3", "+0", "-1", "+2"]
 
 
-@pytest.mark.parametrize("x", ["near", "ease"])
-def test_relation_figure_names_every_dot(x: str) -> None:
-    points = pd.DataFrame({"near": [0.1, 0.5], "ease": [3, 2], "gain": [1, 2]}, index=["a", "b"])
-    (ax,) = transfer_figures.relation_figure(points, x, "gain").axes
-    assert [t.get_text() for t in ax.texts] == ["a", "b"]
-    assert ax.collections[0].get_offsets().tolist() == points[[x, "gain"]].to_numpy().tolist()
+def test_class_gains_add_up_the_images_of_all_seeds() -> None:
+    rows = rows_of({("a", m, s): 0.0 for m in ("clip", "coop") for s in (1, 2)})
+    rows["images"], rows["right"] = "4 10", ["1 5", "1 5", "4 5", "1 0"]
+    found = class_gains(rows, "coop")
+    assert found["a"].tolist() == [100 * (5 - 2) / 8, 100 * (5 - 10) / 20]
+
+
+def test_groups_figure_shows_means() -> None:
+    rows = [("far", "CoOp", 1), ("far", "CoOp", 3), ("near", "CoOp", -4), ("near", "CoOp", -6)]
+    (ax,) = transfer_figures.groups_figure(
+        pd.DataFrame(rows, columns=["group", "method", "points"]), "nearness"
+    ).axes
+    assert [2, -5] in [line.get_ydata().tolist() for line in ax.lines]
+    assert ax.get_xlabel() == "nearness"
