@@ -33,7 +33,12 @@ def gain_figure(gains: pd.DataFrame, width: float = 5.0) -> Figure:
     fig, ax = figure(figsize=(width, 0.34 * len(targets) + 1.0))
     ax.axvline(0, color=colour("CLIP"), linewidth=1.2)
     look = {"x": "points", "y": "target", "hue": "method", "order": targets, "ax": ax}
-    look |= {"hue_order": methods, "palette": palette(methods), "dodge": 0.4, "legend": False}
+    look |= {
+        "hue_order": methods,
+        "palette": palette(methods),
+        "dodge": 0.4 * (len(methods) > 1),
+        "legend": False,
+    }
     marks = [style_of(method)[1] for method in methods]
     sns.stripplot(gains, **look | {"dodge": True}, jitter=False, size=3.5, alpha=0.55)
     dots = {"linestyle": "none", "errorbar": None, "markersize": 7, "markeredgewidth": 0}
@@ -57,7 +62,13 @@ def groups_figure(classes: pd.DataFrame, xlabel: str) -> Figure:
     fig, ax = figure(figsize=(5.0, 3.2))
     ax.axhline(0, color=colour("CLIP"), linewidth=1.2)
     look = {"palette": palette(methods), "markers": [style_of(m)[1] for m in methods]}
-    look |= {"dodge": 0.2, "linestyle": "none", "errorbar": ("ci", 95), "seed": 1, "ax": ax}
+    look |= {
+        "dodge": 0.2 * (len(methods) > 1),
+        "linestyle": "none",
+        "errorbar": ("ci", 95),
+        "seed": 1,
+        "ax": ax,
+    }
     sns.pointplot(classes, x="group", y="points", hue="method", err_kws={"linewidth": 1.2}, **look)
     ax.set(xlabel=xlabel, ylabel="points above or below CLIP")
     legend_above(ax, len(methods))
