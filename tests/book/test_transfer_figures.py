@@ -78,5 +78,5 @@ def test_groups_figure_shows_means() -> None:
     (ax,) = transfer_figures.groups_figure(
         pd.DataFrame(rows, columns=["group", "method", "points"]), "nearness"
     ).axes
-    assert [2, -5] in [line.get_ydata().tolist() for line in ax.lines]
+    assert [2, -5] in [list(line.get_ydata()) for line in ax.lines]
     assert ax.get_xlabel() == "nearness"
