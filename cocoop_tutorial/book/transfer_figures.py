@@ -128,18 +128,19 @@ def _accuracies(ax: Axes, values: pd.Series, width: float, y: float) -> None:
 
 @plt.rc_context(STYLE)
 def path_figure(path: pd.DataFrame, source: str) -> Figure:
-    """Accuracy under each shift against accuracy on the source, while a prompt is trained.
+    """How accuracy under each shift moves with accuracy on the source while a prompt is trained.
 
     Args:
         path: In percent, one row per look at the model, the first before training; a column for
             the source and one per shift.
         source: The source's column.
     """
+    moved = path - path.iloc[0]
     fig, ax = figure(figsize=(5.0, 3.8))
-    for shift, hue in zip(path.columns.drop(source), OTHERS, strict=False):
-        ax.plot(path[source], path[shift], color=hue, marker="o", label=shift, linewidth=1.4)
-        start = path.iloc[0]
-        ax.plot(start[source], start[shift], "o", ms=9, mfc="white", mec=hue, mew=1.8)
-    ax.set(xlabel=f"accuracy on {source} (%)", ylabel="accuracy under shift (%)")
-    legend_above(ax, 4, fontsize=8)
+    ax.axline((0, 0), slope=1, color="black", linestyle=":", linewidth=1, label="one for one")
+    for shift, hue in zip(moved.columns.drop(source), OTHERS, strict=False):
+        ax.plot(moved[source], moved[shift], color=hue, marker="o", label=shift, linewidth=1.4)
+    ax.plot(0, 0, "o", markersize=9, mfc="white", mec="black", zorder=3)
+    ax.set(xlabel=f"change on the {source} (points)", ylabel="change under shift (points)")
+    legend_above(ax, 3, fontsize=8)
     return fig

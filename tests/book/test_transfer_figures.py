@@ -60,7 +60,7 @@ def test_shifts_figure_writes_the_accuracies_under_their_row() -> None:
 def test_path_and_matrix() -> None:
     path = pd.DataFrame({"source": [80.0, 82.0], "R": [50.0, 49.0]})
     (ax,) = transfer_figures.path_figure(path, "source").axes
-    assert [line.get_xydata().tolist() for line in ax.lines] == [[[80, 50], [82, 49]], [[80, 50]]]
+    assert [[0, 0], [2, -1]] in [line.get_xydata().tolist() for line in ax.lines]
     table = pd.DataFrame({"a": [3.4, -1.0], "b": [0.0, 2.0]}, index=["a", "b"])
     (ax,) = transfer_figures.matrix_figure(table).axes
     assert [t.get_text() for t in ax.texts] == ["+3", "+0", "-1", "+2"]
