@@ -34,7 +34,8 @@ def effects_figure(found: Mapping[str, tuple[Difference, int]]) -> Figure:
         ax.hlines(i, *ends, color=hue)
         ax.plot(side * d.effect, i, marker, color=hue, label=d.verdict(side))
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        ax.annotate(text, (0, i), (2, 7), fontsize=9, va="center", **place)
+        ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        ax.annotate(text, (0, i), (2, 8), fontsize=9, va="center", bbox=ground, **place)
     ax.axvline(0, color="black", linewidth=1)
     ax.set(yticks=[], ylim=(len(found) - 0.6, -0.9))
     ax.set_xlabel("percentage points in the direction of the claim")
