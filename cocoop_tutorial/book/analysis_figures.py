@@ -116,7 +116,7 @@ def spring_figure() -> Figure:
             along = np.linspace(0.2, angle, 60)
             radius = 0.6 + 0.05 * np.sin(np.linspace(0, 12 * np.pi, 60))
             ax.plot(radius * np.cos(along), radius * np.sin(along), color=NEW, linewidth=1.4)
-            ax.text(0.24, 0.12, "penalty", color=NEW)
-        ax.set(xlim=(-0.5, 1.5), ylim=(-0.2, 1.2), aspect="equal", title=title)
+            ax.text(0.5, -0.02, "penalty", color=NEW, ha="center", va="top")
+        ax.set(xlim=(-0.5, 1.4), ylim=(-0.15, 1.1), aspect="equal", title=title)
         ax.axis("off")
     return fig
