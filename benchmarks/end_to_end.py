@@ -134,7 +134,7 @@ class Stopwatch:
             for place, name, function in wrapped:
                 stack.enter_context(patch.object(place, name, function))
             # Scoring the test images does not belong to the epoch, and would take longer.
-            stack.enter_context(patch.object(cli_train, "score", lambda *_, **__: {}))
+            stack.enter_context(patch.object(cli_train.scores, "score", lambda *_, **__: {}))
             yield self
 
 

@@ -57,20 +57,19 @@ class MemoryLimitError(CocoopError, RuntimeError):
     """Not enough memory; the message says which setting to lower."""
 
 
-def suggest(name: str, known: Iterable[str], limit: int = 3) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """The existing names most similar to `name`, as a sentence for an error message.
 
     Args:
         name: The name that was given.
         known: The names that exist.
-        limit: How many similar names to show.
 
     Returns:
         `"Did you mean 'a' or 'b'?"`, or, if nothing is similar, the list of what exists
         (shortened if it is long).
     """
     by_lower = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), by_lower, cutoff=0.5)
     if near:
         return f"Did you mean {' or '.join(repr(by_lower[n]) for n in near)}?"
     names = list(by_lower.values())

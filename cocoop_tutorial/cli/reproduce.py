@@ -12,11 +12,16 @@ World = Annotated[str, typer.Option(help="embedded: icons, on a CPU; paper: its 
 Datasets = Annotated[str | None, typer.Option(help="Some of the world's, with commas between.")]
 Methods = Annotated[str | None, typer.Option(help="Instead of the table's, with commas between.")]
 Seeds = Annotated[str, typer.Option(help="Of the shots and of the training.")]
+Shots = Annotated[int, typer.Option(min=1, help="Training images per class.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Of every method, for a trial.")]
+Source = Annotated[str | None, typer.Option(help="What transfer learns from, if not the world's.")]
 Quick = Annotated[bool, typer.Option("--quick", help="The smallest data set, one seed: minutes.")]
 Shard = Annotated[
     str, typer.Option(help="i/n: every n-th group of runs from the i-th on, as for a Slurm array.")
 ]
-Out = Annotated[Path | None, typer.Option(help="Folder of the result file.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder of the result file; a part of a table needs one.")
+]
 Cells = Annotated[Path | None, typer.Option(help="Folder of finished runs, never repeated.")]
 Backbone = Annotated[str | None, typer.Option(help="Instead of the world's; see load_clip.")]
 Jobs = Annotated[
@@ -59,6 +64,9 @@ def _table(name: str, title: str) -> None:
         datasets: Datasets = None,
         methods: Methods = None,
         seeds: Seeds = "1,2,3",
+        shots: Shots = 16,
+        epochs: Epochs = None,
+        source: Source = None,
         quick: Quick = False,
         jobs: Jobs = None,
         engine: Engine = "local",
@@ -75,8 +83,9 @@ def _table(name: str, title: str) -> None:
         from cocoop_tutorial.experiments import grid, report, tables, worlds
 
         chosen = worlds.world(world)
-        asked = tables.ask(chosen, _words(datasets), _words(methods), _numbers("seeds", seeds))
-        asked = tables.quick(asked, root) if quick else asked
+        which = _words(datasets), _words(methods), _numbers("--seeds", seeds)
+        asked = tables.ask(chosen, *which, source, shots=shots, epochs=epochs)
+        asked = tables.quick(name, asked, root) if quick else asked
         how = grid.How(jobs, engine, cells, root, _shard(shard))
         clip = load_clip(backbone or chosen.backbone, device, precision.value)
         rows = tables.reproduce(name, clip, asked, how, out)

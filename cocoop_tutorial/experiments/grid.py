@@ -76,9 +76,10 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
     """
     how = how or How()
     files = {run: how.cells / f"{digest(clip, run, how.root)}.json" for run in dict.fromkeys(runs)}
-    groups = group([run for run, file in files.items() if not file.is_file()], how)
     i, n = how.shard
-    todo, same = groups[i - 1 :: n], weights_digest(clip.model)
+    mine = group(list(files), how)[i - 1 :: n]  # of all runs: shards must agree who does what
+    todo = [[run for run in part if not files[run].is_file()] for part in mine]
+    todo, same = [part for part in todo if part], weights_digest(clip.model)
     _at_hand[clip.name] = clip
     jobs = how.jobs or (1 if clip.device.type == "cuda" else cpu_count())
     task = delayed(_finish)

@@ -6,6 +6,7 @@ Everything here was fixed before the first test score of the eleven data sets wa
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,7 +19,7 @@ from cocoop_tutorial.experiments.methods import method
 from cocoop_tutorial.experiments.protocols import SEEDS, at_shots, frame, halves, transfers
 from cocoop_tutorial.experiments.runs import Run
 from cocoop_tutorial.experiments.tuning import candidates, tuned
-from cocoop_tutorial.experiments.worlds import EMBEDDED, PAPER, World
+from cocoop_tutorial.experiments.worlds import EMBEDDED, PAPER, World, world
 from cocoop_tutorial.results import load_result, save_result
 
 SHOTS = (1, 2, 4, 8, 16)
@@ -34,12 +35,27 @@ class Asked:
         datasets: Of the eleven; for transfer, the targets among them.
         seeds: Which seeds.
         methods: Which methods; empty takes the table's own.
+        shots: Training images per class.
+        epochs: Of every method; None takes the paper's.
     """
 
     world: World
     datasets: tuple[str, ...]
     seeds: tuple[int, ...] = SEEDS
     methods: tuple[str, ...] = ()
+    shots: int = 16
+    epochs: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether this is the table as it stands in `results`, not a part or a trial of it."""
+        return self == Asked(world(self.world.name), self.world.datasets)
+
+    def shortened(self, runs: list[Run]) -> list[Run]:
+        """The runs with this many epochs."""
+        if self.epochs is None:
+            return runs
+        return [replace(r, config=r.config and replace(r.config, epochs=self.epochs)) for r in runs]
 
 
 @dataclass(frozen=True)
@@ -61,13 +77,17 @@ class Table:
 
 def base_runs(asked: Asked) -> list[Run]:
     """Each data set's base classes."""
-    return halves(asked.datasets, asked.methods, asked.seeds, world=asked.world)
+    return halves(asked.datasets, asked.methods, asked.seeds, asked.shots, asked.world)
 
 
 def source_runs(asked: Asked) -> list[Run]:
     """The source, scored on all that it may transfer to."""
-    targets = [t for t in asked.world.targets if t in asked.datasets or t in asked.world.shifts]
-    return transfers(asked.world.source, targets, asked.methods, asked.seeds, world=asked.world)
+    here, home = asked.world, world(asked.world.name).source
+    shifts = here.shifts if here.source == home else ()  # they are shifts of that source alone
+    targets = [t for t in here.targets if t in (*asked.datasets, here.source, *shifts)]
+    return transfers(
+        asked.world.source, targets, asked.methods, asked.seeds, asked.shots, asked.world
+    )
 
 
 def matrix_runs(asked: Asked) -> list[Run]:
@@ -76,7 +96,9 @@ def matrix_runs(asked: Asked) -> list[Run]:
     runs = source_runs(one)
     for source in asked.datasets:
         if source != asked.world.source:
-            runs += transfers(source, asked.datasets, asked.methods, one.seeds, world=asked.world)
+            runs += transfers(
+                source, asked.datasets, asked.methods, one.seeds, asked.shots, asked.world
+            )
     return runs
 
 
@@ -159,6 +181,9 @@ def reproduce(
 ) -> pd.DataFrame:
     """Makes a table's runs, as far as they are not there, and writes its result file.
 
+    A part of a table, or a trial with other shots, is written only if `out` says where, so that it
+    does not take the place of the whole.
+
     Args:
         name: One of `TABLES`.
         clip: The backbone.
@@ -172,9 +197,10 @@ def reproduce(
     if clip.device.type == "cpu":
         torch.set_num_threads(1)  # so that sums are added in the same order in every process
     wanted = table(name)
-    asked = replace(asked, methods=asked.methods or wanted.methods)
-    rows = wanted.keep(frame(make(clip, wanted.runs(asked), how)))
-    save_result(name + suffix(asked.world), rows, None, asked.seeds, clip.device, out)
+    every = replace(asked, methods=asked.methods or wanted.methods)
+    rows = wanted.keep(frame(make(clip, asked.shortened(wanted.runs(every)), how)))
+    if out or asked.whole:
+        save_result(name + suffix(asked.world), rows, None, asked.seeds, clip.device, out)
     return rows
 
 
@@ -183,27 +209,40 @@ def suffix(world: World) -> str:
     return "" if world.name == "embedded" else f"_{world.name}"
 
 
-def quick(asked: Asked, root: Path | None = None) -> Asked:
-    """The same with the smallest data set, also as the source, and one seed: a few minutes."""
+def quick(name: str, asked: Asked, root: Path | None = None) -> Asked:
+    """The same in a few minutes: the smallest data set, one seed, less training on the source."""
     smallest = min(asked.datasets, key=lambda d: len(load_dataset(d, root).classnames))
-    world = replace(asked.world, source=smallest, settings=asked.world.settings[-1:])
-    return replace(asked, world=world, datasets=(smallest,), seeds=asked.seeds[:1])
+    less = replace(asked, datasets=(smallest,), seeds=asked.seeds[:1])
+    less = replace(less, world=replace(asked.world, settings=asked.world.settings[-1:]))
+    return replace(less, shots=1, epochs=2) if table(name).runs is source_runs else less
 
 
 def ask(
-    world: World,
+    here: World,
     datasets: Sequence[str] = (),
     methods: Sequence[str] = (),
     seeds: Sequence[int] = SEEDS,
+    source: str | None = None,
+    **trial: Any,
 ) -> Asked:
     """What is asked, with the world's data sets by default.
+
+    Args:
+        here: In which world.
+        datasets: Some of its data sets.
+        methods: Instead of the table's.
+        seeds: Which seeds.
+        source: Instead of the world's.
+        trial: `shots` and `epochs`, for a trial.
 
     Raises:
         UnknownNameError: No such data set in this world, or no such method.
     """
-    for name in datasets:
-        if name not in world.datasets:
-            raise UnknownNameError(f"Unknown data set {name!r}. {suggest(name, world.datasets)}")
+    for name in (*datasets, *([source] if source else [])):
+        if name not in here.datasets:
+            raise UnknownNameError(f"Unknown data set {name!r}. {suggest(name, here.datasets)}")
     for name in methods:
         method(name)
-    return Asked(world, tuple(datasets) or world.datasets, tuple(seeds), tuple(methods))
+    here = replace(here, source=source) if source else here
+    datasets = tuple(datasets) or here.datasets
+    return Asked(here, datasets, tuple(seeds), tuple(methods), **trial)

@@ -11,8 +11,7 @@ from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.errors import PromptError, UnknownNameError, suggest
 from cocoop_tutorial.text_encoder.packed.encode import encode_packed
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts
-from cocoop_tutorial.text_encoder.reference import encode_reference
-from cocoop_tutorial.text_encoder.truncated import encode_truncated
+from cocoop_tutorial.text_encoder.reference import encode_reference, encode_truncated
 
 Encoder = Callable[[FrozenCLIP, Tensor, ClassPrompts], Tensor]
 

@@ -412,7 +412,7 @@ def test_other_content_makes_the_cache_stale(
     monkeypatch.setattr(sources, "lock", lambda: changed)
     assert not making.is_fresh(SMALL)
     monkeypatch.undo()
-    monkeypatch.setattr(making, "FORMAT", making.FORMAT + 1)
+    monkeypatch.setattr(drawings, "FORMAT", drawings.FORMAT + 1)
     assert not making.is_fresh(SMALL)
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,7 @@ from cocoop_tutorial.datasets.icons import sources
 from cocoop_tutorial.datasets.icons.names import Drawing
 from cocoop_tutorial.errors import needs_extra
 
+FORMAT = 1  # raise it when the images or the rules change
 SIZE = 64  # pixels of an image
 THUMBNAIL = 20  # pixels of a thumbnail
 
@@ -85,6 +87,25 @@ def thumbnails(drawings: Iterable[Drawing], pool: ProcessPoolExecutor) -> np.nda
     _thumbnails.update(zip(missing, pool.map(thumbnail, texts, chunksize=64), strict=True))
     pixels = [_thumbnails[key] for key in keys]
     return np.stack(pixels) if pixels else np.zeros((0, THUMBNAIL**2), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image to make: a drawing, posed for a dataset."""
+
+    dataset: str
+    classname: str
+    drawing: Drawing
+
+    @property
+    def file(self) -> str:
+        """Path below the dataset's image folder; no icon has "--" in its name."""
+        folder = self.classname.replace(" ", "_")
+        return f"{folder}/{self.drawing.package}--{self.drawing.icon}.png"
+
+    def svg(self) -> str:
+        """The image as SVG text."""
+        return pose(self.drawing, str(FORMAT), self.dataset)
 
 
 def pose(drawing: Drawing, *key: str) -> str:

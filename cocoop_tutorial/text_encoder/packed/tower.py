@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.text_encoder.truncated import is_causal
+from cocoop_tutorial.text_encoder.reference import is_causal
 
 # On x86, oneDNN's large float32 products are a tenth faster than MKL's ("rates" in
 # results/bench_text_encoder_cpu*.json), and small ones even more. CPUs without AVX2 have not been
