@@ -25,9 +25,10 @@ def commands(text: str) -> Iterator[list[str]]:
     for block in BLOCK.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
-            for i, word in enumerate(words):
-                if Path(word).name == "cocoop":
-                    yield words[i + 1 :]
+            while words and "=" in words[0]:  # settings before a command
+                words.pop(0)
+            if words and Path(words[0]).name == "cocoop":
+                yield words[1:]
 
 
 def test_every_printed_command_exists(cocoop: Cocoop) -> None:
