@@ -121,7 +121,7 @@ class Stopwatch:
         wrapped += [
             (place, name, self.wrap(part, getattr(place, name)))
             for part, place, name in (
-                ("checking images", train_features, "check_images"),
+                ("checking images", train_features, "check_readable"),
                 ("image tower", FrozenCLIP, "encode_image"),
                 ("text tower, forward", training.Objective, "forward"),
                 ("text tower, backward", torch.Tensor, "backward"),
@@ -134,7 +134,7 @@ class Stopwatch:
             for place, name, function in wrapped:
                 stack.enter_context(patch.object(place, name, function))
             # Scoring the test images does not belong to the epoch, and would take longer.
-            stack.enter_context(patch.object(cli_train, "score", lambda *_, **__: {}))
+            stack.enter_context(patch.object(cli_train.scores, "score", lambda *_, **__: {}))
             yield self
 
 

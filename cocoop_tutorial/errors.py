@@ -12,9 +12,17 @@ from collections.abc import Iterable, Iterator
 class CocoopError(Exception):
     """Base of every error that this library raises on purpose."""
 
+    def __str__(self) -> str:
+        """The message; file names that are not UTF-8 are escaped, so that it can be printed."""
+        return super().__str__().encode("utf-8", "backslashreplace").decode()
+
 
 class UnknownNameError(CocoopError, ValueError):
     """A backbone, data set or option that does not exist."""
+
+
+class SettingError(CocoopError, ValueError):
+    """A setting that is of the wrong type or out of its range."""
 
 
 class BackboneError(CocoopError, ValueError):
@@ -46,7 +54,7 @@ class CheckpointError(CocoopError, ValueError):
 
 
 class FileError(CheckpointError, OSError):
-    """A file that cannot be written, because of a full disk or a folder that is read-only."""
+    """A file that cannot be read or written: a full disk, a missing permission, and the like."""
 
 
 class TrainingError(CocoopError, RuntimeError):
@@ -57,20 +65,19 @@ class MemoryLimitError(CocoopError, RuntimeError):
     """Not enough memory; the message says which setting to lower."""
 
 
-def suggest(name: str, known: Iterable[str], limit: int = 3) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """The existing names most similar to `name`, as a sentence for an error message.
 
     Args:
         name: The name that was given.
         known: The names that exist.
-        limit: How many similar names to show.
 
     Returns:
         `"Did you mean 'a' or 'b'?"`, or, if nothing is similar, the list of what exists
         (shortened if it is long).
     """
     by_lower = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), by_lower, cutoff=0.5)
     if near:
         return f"Did you mean {' or '.join(repr(by_lower[n]) for n in near)}?"
     names = list(by_lower.values())

@@ -149,14 +149,13 @@ def _pixels(image: Image.Image | Tensor) -> np.ndarray:
 
 
 @plt.rc_context(STYLE)
-def bars(values: pd.DataFrame | Mapping[str, float], ylabel: str = "accuracy (%)") -> Figure:
-    """Bars of methods, in groups, each with its value.
+def bars(values: pd.DataFrame | Mapping[str, float]) -> Figure:
+    """Bars of the accuracy of methods, in groups, each with its value.
 
     Args:
         values: A frame with one column per method and one row per group, or `{method: value}`. A
             group may have several rows, one per seed: its bars then show the mean, and their
             error bars the standard deviation.
-        ylabel: What is measured, with its unit.
 
     Returns:
         The figure.
@@ -174,7 +173,7 @@ def bars(values: pd.DataFrame | Mapping[str, float], ylabel: str = "accuracy (%)
             bar.set_hatch(style_of(method)[2])
             top = (bar.get_x() + bar.get_width() / 2, bar.get_height() + error)
             ax.text(*top, f"{bar.get_height():.1f}", ha="center", va="bottom", fontsize=8)
-    ax.set(xlabel="", ylabel=ylabel)
+    ax.set(xlabel="", ylabel="accuracy (%)")
     if frame.shape[1] > 1:
         legend_above(ax, frame.shape[1])
     return fig
@@ -229,12 +228,11 @@ def curves(
 
 
 @plt.rc_context(STYLE)
-def reliability_diagram(results: Mapping[str, Evaluation], bins: int = 15) -> Figure:
+def reliability_diagram(results: Mapping[str, Evaluation]) -> Figure:
     """Accuracy against confidence: on the diagonal, a model is right as often as it is confident.
 
     Args:
         results: Evaluations by method.
-        bins: Bins over 0 to 1; empty ones are left out.
 
     Returns:
         The figure.
@@ -242,7 +240,7 @@ def reliability_diagram(results: Mapping[str, Evaluation], bins: int = 15) -> Fi
     fig, ax = figure(figsize=(4.4, 4.2))
     ax.axline((0, 0), slope=1, color="#000000", linestyle=":", linewidth=1)
     for method, result in results.items():
-        table = reliability(result.logits, result.labels, bins).dropna()
+        table = reliability(result.logits, result.labels).dropna()  # no empty bins
         look = {"color": colour(method), "marker": style_of(method)[1], "mew": 0, "ax": ax}
         look["label"] = f"{method} (ECE {result.ece:.1f}%)"
         sns.lineplot(table, x="confidence", y="accuracy", **look)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from cocoop_tutorial.book.plots import STYLE, figure
-from cocoop_tutorial.book.sheets import sheet
+from cocoop_tutorial.book.sheets import SIDE, sheet
 from cocoop_tutorial.datasets.icons import drawings, houses, names, sources
 from cocoop_tutorial.pretraining import augment, corpus
 from cocoop_tutorial.pretraining.captions import Captions
@@ -28,28 +28,27 @@ Found = tuple[str, list[names.Drawing | None]]  # a house, and its drawing of ea
 
 
 @plt.rc_context(STYLE)
-def house_figure(concepts: Sequence[str], others: int = 5, side: int = 64) -> Figure:
+def house_figure(concepts: Sequence[str], others: int = 5) -> Figure:
     """The same concepts drawn by houses of each role: all of pretraining's, some of the others.
 
     Args:
         concepts: What to show, one per column.
         others: Houses of each other role: the first ones of the table that draw all concepts.
-        side: Pixels of a drawing.
     """
     rows: list[list[Drawn | None]] = []
     labels: list[tuple[str, str]] = []
     for role in houses.ROLES:
         for house, found in _drawing_houses(role, concepts, others):
             labels.append((role, house))
-            rows.append([drawing and _render(drawing, side) for drawing in found])
+            rows.append([drawing and _render(drawing) for drawing in found])
     fig, ax = figure(figsize=(0.42 * len(concepts) + 1.7, 0.4 * len(rows) + 0.8))
-    ax.imshow(sheet(rows, side, GAP), interpolation="lanczos")
-    step = side + GAP
-    ax.set_yticks([step * i + side / 2 for i in range(len(rows))], [house for _, house in labels])
+    ax.imshow(sheet(rows, SIDE, GAP), interpolation="lanczos")
+    step = SIDE + GAP
+    ax.set_yticks([step * i + SIDE / 2 for i in range(len(rows))], [house for _, house in labels])
     for label, (role, _) in zip(ax.get_yticklabels(), labels, strict=True):
         label.set_color(ROLES[role])
     ax.xaxis.tick_top()
-    ax.set_xticks([step * i + side / 2 for i in range(len(concepts))], concepts, rotation=45)
+    ax.set_xticks([step * i + SIDE / 2 for i in range(len(concepts))], concepts, rotation=45)
     for i in range(1, len(rows)):
         if labels[i][0] != labels[i - 1][0]:
             ax.axhline(step * i - GAP / 2, color="#555555", linewidth=1.2)
@@ -77,8 +76,8 @@ def _first_drawings(house: houses.House, concepts: Sequence[str]) -> list[names.
     return [found.get(concept) for concept in concepts]
 
 
-def _render(drawing: names.Drawing, side: int) -> Drawn:
-    ink = drawings.rasterise(sources.svg(drawing.package, drawing.icon, side))
+def _render(drawing: names.Drawing) -> Drawn:
+    ink = drawings.rasterise(sources.svg(drawing.package, drawing.icon, SIDE))
     paper = Image.new("RGB", ink.size, "white")
     paper.paste(ink, mask=ink)
     return paper

@@ -50,29 +50,6 @@ def known_prompts(templates: Sequence[str], names: Sequence[str]) -> list[str]:
     return [as_read(text) for template in templates for text in fill_template(template, names)]
 
 
-def nearest_prompt(text: str, prompts: Sequence[str]) -> int:
-    """The known prompt that shares the most pairs of neighbouring letters with a text.
-
-    Args:
-        text: What a reader typed.
-        prompts: From `known_prompts`.
-
-    Returns:
-        A position in `prompts`; of equally near ones the first.
-    """
-    typed = _pairs(as_read(text))
-
-    def likeness(prompt: str) -> float:  # Dice's
-        own = _pairs(prompt)
-        return 2 * len(own & typed) / max(1, len(own) + len(typed))
-
-    return max(range(len(prompts)), key=lambda i: likeness(prompts[i]))
-
-
-def _pairs(text: str) -> set[str]:
-    return {text[i : i + 2] for i in range(len(text) - 1)}
-
-
 def to_bytes(features: Tensor) -> str:
     """Rows of features as 8-bit integers in base64; cosines survive to about 0.001.
 

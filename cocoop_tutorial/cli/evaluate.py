@@ -6,24 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cocoop_tutorial.cli.options import (
-    Device,
-    FeatureBatch,
-    Json,
-    Position,
-    PrecisionOption,
-    Root,
-    Skip,
-)
-from cocoop_tutorial.cli.scores import (
-    SplitName,
-    has_duplicate_names,
-    label,
-    load_data,
-    score,
-    show_scores,
-    subsets_of,
-)
+from cocoop_tutorial.cli import options as opt
+from cocoop_tutorial.cli import scores
 from cocoop_tutorial.precision import Precision
 
 if TYPE_CHECKING:  # --help must not wait for PyTorch
@@ -60,12 +44,12 @@ Data = Annotated[
 Classes = Annotated[
     Scored | None, typer.Option(help="halves: base, new and their harmonic mean H.")
 ]
-Images = Annotated[SplitName, typer.Option(help="Which images.")]
+Images = Annotated[scores.SplitName, typer.Option(help="Which images.")]
 Backbone = Annotated[
     str | None, typer.Option(help="If the file does not name it; by default icon-clip.")
 ]
 NamePosition = Annotated[
-    Position, typer.Option(help="For an official CoOp file, which does not say.")
+    opt.Position, typer.Option(help="For an official CoOp file, which does not say.")
 ]
 BatchSize = Annotated[
     int, typer.Option(min=1, help="Images scored at once; fewer need less memory.")
@@ -80,17 +64,17 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     prompts: Prompts,
     data: Data = None,
-    root: Root = None,
+    root: opt.Root = None,
     classes: Classes = None,
-    split: Images = SplitName.test,
+    split: Images = scores.SplitName.test,
     backbone: Backbone = None,
-    class_token_position: NamePosition = Position.end,
-    precision: PrecisionOption = Precision.fp32,
-    device: Device = None,
+    class_token_position: NamePosition = opt.Position.end,
+    precision: opt.PrecisionOption = Precision.fp32,
+    device: opt.Device = None,
     batch_size: BatchSize = 100,
-    feature_batch: FeatureBatch = 128,
-    skip_unreadable: Skip = False,
-    as_json: Json = False,
+    feature_batch: opt.FeatureBatch = 128,
+    skip_unreadable: opt.Skip = False,
+    as_json: opt.Json = False,
 ) -> None:
     """See HELP."""
     from cocoop_tutorial import distributed
@@ -103,7 +87,7 @@ def evaluate(
     with distributed.session(device) as own_device:
         chosen = backbone or facts.get("backbone", "icon-clip")
         clip = load_clip(chosen, own_device, precision.value)
-        subsets = subsets_of(load_data(name, root), wanted != "all", skip_unreadable)
+        subsets = scores.subsets_of(scores.load_data(name, root), wanted != "all", skip_unreadable)
         if wanted in subsets:
             subsets = {wanted: subsets[wanted]}
         first = next(iter(subsets.values()))
@@ -113,10 +97,10 @@ def evaluate(
             "backbone": clip.name,
             "data": name,
             "split": split.value,
-            "scores": {label(model): score(model, subsets, split.value, **batches)},
+            "scores": {scores.label(model): scores.score(model, subsets, split.value, **batches)},
         }
         if distributed.is_main():
-            show_scores(result, as_json)
+            scores.show_scores(result, as_json)
 
 
 def _file(prompts: str) -> str:
@@ -149,10 +133,11 @@ def _model(
     from cocoop_tutorial.models.saving import load_prompts
     from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
 
+    duplicates = scores.has_duplicate_names(data)
     if prompts == "zero-shot":
-        return ZeroShotCLIP(clip, data.classnames, data.template, has_duplicate_names(data))
+        return ZeroShotCLIP(clip, data.classnames, data.template, duplicates)
     if not facts:
-        return load_official(prompts, clip, data.classnames, position, has_duplicate_names(data))
+        return load_official(prompts, clip, data.classnames, position, duplicates)
     model = load_prompts(prompts, clip)
-    model.prompts.allow_duplicates |= has_duplicate_names(data)
+    model.prompts.allow_duplicates |= duplicates
     return model if model.classnames == data.classnames else model.with_classnames(data.classnames)

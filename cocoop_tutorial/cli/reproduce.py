@@ -85,7 +85,7 @@ def _table(name: str, title: str) -> None:
         chosen = worlds.world(world)
         which = _words(datasets), _words(methods), _numbers("--seeds", seeds)
         asked = tables.ask(chosen, *which, source, shots=shots, epochs=epochs)
-        asked = tables.quick(asked, root) if quick else asked
+        asked = tables.quick(name, asked, root) if quick else asked
         how = grid.How(jobs, engine, cells, root, _shard(shard))
         clip = load_clip(backbone or chosen.backbone, device, precision.value)
         rows = tables.reproduce(name, clip, asked, how, out)

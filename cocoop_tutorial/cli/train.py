@@ -7,25 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cocoop_tutorial.classnames import clean_name
+from cocoop_tutorial.cli import options as opt
+from cocoop_tutorial.cli import scores
 from cocoop_tutorial.cli.evaluate import PROMPTS
-from cocoop_tutorial.cli.options import (
-    Device,
-    FeatureBatch,
-    Json,
-    Position,
-    PrecisionOption,
-    Root,
-    Skip,
-)
-from cocoop_tutorial.cli.scores import (
-    Subsets,
-    has_duplicate_names,
-    label,
-    load_data,
-    score,
-    show_scores,
-    subsets_of,
-)
 from cocoop_tutorial.precision import Precision
 
 if TYPE_CHECKING:  # --help must not wait for PyTorch
@@ -68,15 +53,18 @@ Backbone = Annotated[
 Data = Annotated[str, typer.Option(help="A data set ('cocoop data show'), or a folder of images.")]
 Classes = Annotated[Trained, typer.Option(help="base: the first half; the rest is for testing.")]
 Shots = Annotated[int, typer.Option(min=1, help="Training images per class.")]
-Seed = Annotated[int, typer.Option(help="Of the shots, the first context and the order.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**64 - 1, help="Of the shots, the first context and the order.")
+]
 CtxInit = Annotated[
     str | None, typer.Option(help=f"First words of the context; by default '{WORDS}'.")
 ]
 NCtx = Annotated[
-    int | None, typer.Option(min=1, help="Begin with that many random vectors, not words.")
+    int | None,
+    typer.Option(min=1, max=1000, help="Begin with that many random vectors, not words."),
 ]
 NamePosition = Annotated[
-    Position, typer.Option(help="CoOp only: where in the context the name stands.")
+    opt.Position, typer.Option(help="CoOp only: where in the context the name stands.")
 ]
 Specific = Annotated[
     bool, typer.Option("--class-specific", help="CoOp only: a context for each class.")
@@ -90,7 +78,7 @@ BatchSize = Annotated[
 MicroBatch = Annotated[
     int | None, typer.Option(min=1, help="Images at once: less memory, the same step.")
 ]
-Rate = Annotated[float, typer.Option(help="Highest learning rate.")]
+Rate = Annotated[float, typer.Option(min=0, max=100, help="Highest learning rate.")]
 Warmup = Annotated[int, typer.Option(min=0, help="Epochs at 1e-5 first.")]
 Transform = Annotated[
     View, typer.Option(help="test: fixed, quick; train: the paper's random crops.")
@@ -108,33 +96,35 @@ def train(
     method: MethodOption = Method.cocoop,
     backbone: Backbone = "icon-clip",
     data: Data = "icons_weather",
-    root: Root = None,
+    root: opt.Root = None,
     classes: Classes = Trained.base,
     shots: Shots = 16,
     seed: Seed = 1,
     ctx_init: CtxInit = None,
     n_ctx: NCtx = None,
-    class_token_position: NamePosition = Position.end,
+    class_token_position: NamePosition = opt.Position.end,
     class_specific: Specific = False,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     micro_batch: MicroBatch = None,
-    feature_batch: FeatureBatch = 128,
+    feature_batch: opt.FeatureBatch = 128,
     lr: Rate = 0.002,
     warmup_epochs: Warmup = 1,
     transform: Transform = View.test,
-    precision: PrecisionOption = Precision.fp32,
-    device: Device = None,
+    precision: opt.PrecisionOption = Precision.fp32,
+    device: opt.Device = None,
     out: Out = None,
     restart: Restart = False,
-    skip_unreadable: Skip = False,
-    as_json: Json = False,
+    skip_unreadable: opt.Skip = False,
+    as_json: opt.Json = False,
 ) -> None:
     """See HELP; the defaults of the options are the paper's."""
     from cocoop_tutorial import distributed
+    from cocoop_tutorial.clip.load import check_backbone, load_clip
     from cocoop_tutorial.training.config import TrainConfig
+    from cocoop_tutorial.training.state import own_folder
 
-    options = _context(method, ctx_init, n_ctx, class_token_position, class_specific)
+    context = _context(method, ctx_init, n_ctx, class_token_position, class_specific)
     config = TrainConfig(
         epochs=epochs, batch_size=batch_size, micro_batch=micro_batch,
         feature_batch=feature_batch, lr=lr, warmup_epochs=warmup_epochs,
@@ -142,58 +132,56 @@ def train(
     )  # fmt: skip
     folder = out or Path("runs") / f"{Path(data).resolve().name}-{method}-{seed}"
     with distributed.session(device) as own_device:
-        subsets = _few_shot_subsets(data, root, shots, seed, classes == "base", skip_unreadable)
-        clip = _backbone(backbone, own_device, precision)
-        model = _new_model(clip, subsets, method.value, options, seed)
-        if restart:
-            _forget(folder)
-        facts = {"data": data, "classes": classes.value, "shots": shots}
-        result = _train_and_score(model, subsets, config, facts, folder)
+        check_backbone(backbone, own_device, precision.value)
+        with own_folder(folder):
+            subsets = _few_shots(data, root, shots, seed, classes == "base", skip_unreadable)
+            clip = load_clip(backbone, own_device, precision.value)
+            model = _new_model(clip, subsets, method.value, context, seed)
+            _forget(folder, restart)
+            facts = {"data": data, "classes": classes.value, "shots": shots}
+            result = _train_and_score(model, subsets, config, facts, folder)
         if distributed.is_main():
-            show_scores(result, as_json)
+            scores.show_scores(result, as_json)
 
 
 def _context(
-    method: Method, ctx_init: str | None, n_ctx: int | None, position: Position, specific: bool
+    method: Method, ctx_init: str | None, n_ctx: int | None, position: opt.Position, specific: bool
 ) -> dict[str, Any]:
     """The options of the model that say what its context is."""
     words = WORDS if ctx_init is None and n_ctx is None else ctx_init
+    if ctx_init is not None and not clean_name(ctx_init):
+        raise typer.BadParameter("--ctx-init has no words. Use --n-ctx for a random start.")
     options: dict[str, Any] = {"n_ctx": n_ctx, "ctx_init": words}
     if method is Method.coop:
         return options | {"class_token_position": position.value, "class_specific": specific}
-    if specific or position is not Position.end:
+    if specific or position is not opt.Position.end:
         raise typer.BadParameter(
             "--class-specific and --class-token-position belong to CoOp. Add --method coop."
         )
     return options
 
 
-def _few_shot_subsets(
+def _few_shots(
     data: str, root: Path | None, shots: int, seed: int, halves: bool, skip_unreadable: bool
-) -> Subsets:
+) -> scores.Subsets:
+    """Draws the shots before the split into halves, as the official code does."""
     from cocoop_tutorial.datasets.splits import few_shot
 
-    # The shots are drawn before the split into halves, as in the official code.
-    return subsets_of(few_shot(load_data(data, root), shots, seed), halves, skip_unreadable)
+    few = few_shot(scores.load_data(data, root), shots, seed)
+    return scores.subsets_of(few, halves, skip_unreadable)
 
 
-def _backbone(name: str, device: str | None, precision: Precision) -> "FrozenCLIP":
-    from cocoop_tutorial.clip.load import load_clip
-
-    return load_clip(name, device, precision.value)
-
-
-def _forget(folder: Path) -> None:
-    """Removes the checkpoint of the run in a folder."""
+def _forget(folder: Path, restart: bool) -> None:
+    """Removes the checkpoint of the run in a folder, if a restart was asked for."""
     from cocoop_tutorial.distributed import is_main
     from cocoop_tutorial.training.state import FILE
 
-    if is_main():
+    if restart and is_main():
         (folder / FILE).unlink(missing_ok=True)
 
 
 def _new_model(
-    clip: "FrozenCLIP", subsets: Subsets, method: str, options: dict[str, Any], seed: int
+    clip: "FrozenCLIP", subsets: scores.Subsets, method: str, options: dict[str, Any], seed: int
 ) -> "PromptLearner":
     """An untrained model of the classes to train on."""
     import torch
@@ -204,12 +192,13 @@ def _new_model(
     seen = next(iter(subsets.values()))
     torch.manual_seed(seed)  # of a random context and the Meta-Net
     build = {"coop": CoOp, "cocoop": CoCoOp}[method]
-    return build(clip, seen.classnames, **options, allow_duplicates=has_duplicate_names(seen))
+    options["allow_duplicates"] = scores.has_duplicate_names(seen)
+    return build(clip, seen.classnames, **options)
 
 
 def _train_and_score(
     model: "PromptLearner",
-    subsets: Subsets,
+    subsets: scores.Subsets,
     config: "TrainConfig",
     facts: dict[str, Any],
     folder: Path,
@@ -222,21 +211,21 @@ def _train_and_score(
     from cocoop_tutorial.training.loop import train
 
     clip, seen = model.clip, next(iter(subsets.values()))
-    zero = ZeroShotCLIP(clip, seen.classnames, seen.template, has_duplicate_names(seen))
+    zero = ZeroShotCLIP(clip, seen.classnames, seen.template, scores.has_duplicate_names(seen))
     size = config.feature_batch
     # First, so that a test image that cannot be read stops the run before it trains.
-    scores = {label(zero): score(zero, subsets, feature_batch=size)}
+    rows = {scores.label(zero): scores.score(zero, subsets, feature_batch=size)}
     history = train(model, seen, config, folder=folder)
-    scores[label(model)] = score(model, subsets, feature_batch=size)
+    rows[scores.label(model)] = scores.score(model, subsets, feature_batch=size)
     settings = vars(config.resolved(type(model).__name__, clip.precision)) | facts
     result = {
-        "method": label(model),
+        "method": scores.label(model),
         "backbone": clip.name,
         "device": str(clip.device),
         **settings,
         "split": "test",
         "trainable": sum(p.numel() for p in model.prompt_parameters().values()),
-        "scores": scores,
+        "scores": rows,
         "history": history.to_dict("records"),
         "prompts": str(folder / PROMPTS),
     }

@@ -58,8 +58,7 @@ def per_seed(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _with_h(found: pd.DataFrame) -> pd.DataFrame:
     if set(HALVES) <= set(found.columns):
-        pairs = zip(found.base, found.new, strict=True)
-        found = found.assign(H=[harmonic_mean(b, n) for b, n in pairs])
+        found = found.assign(H=2 * found.base * found.new / (found.base + found.new))
     return found.rename_axis(columns=None)
 
 
@@ -179,7 +178,12 @@ def difference(
         second: Another, or the same with another pi.
         on: A split, or "H".
         pis: The pi of each.
+
+    Returns:
+        Of the data sets that have rows of both.
     """
+    sets = [set(_own(rows, m, pi).target) for m, pi in ((first, pis[0]), (second, pis[1]))]
+    rows = rows[rows.target.isin(set.intersection(*sets))]
     a, b = (measure(on)(draws(rows, m, pi)) for m, pi in ((first, pis[0]), (second, pis[1])))
     low, high = np.quantile(a - b, [0.025, 0.975])
     table = [_of(rows, m, pi, on) for m, pi in ((first, pis[0]), (second, pis[1]))]

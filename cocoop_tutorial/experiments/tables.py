@@ -82,7 +82,9 @@ def base_runs(asked: Asked) -> list[Run]:
 
 def source_runs(asked: Asked) -> list[Run]:
     """The source, scored on all that it may transfer to."""
-    targets = [t for t in asked.world.targets if t in asked.datasets or t in asked.world.shifts]
+    here, home = asked.world, world(asked.world.name).source
+    shifts = here.shifts if here.source == home else ()  # they are shifts of that source alone
+    targets = [t for t in here.targets if t in (*asked.datasets, here.source, *shifts)]
     return transfers(
         asked.world.source, targets, asked.methods, asked.seeds, asked.shots, asked.world
     )
@@ -207,11 +209,12 @@ def suffix(world: World) -> str:
     return "" if world.name == "embedded" else f"_{world.name}"
 
 
-def quick(asked: Asked, root: Path | None = None) -> Asked:
-    """The same with the smallest data set, also as the source, and one seed: a few minutes."""
+def quick(name: str, asked: Asked, root: Path | None = None) -> Asked:
+    """The same in a few minutes: the smallest data set, one seed, less training on the source."""
     smallest = min(asked.datasets, key=lambda d: len(load_dataset(d, root).classnames))
-    world = replace(asked.world, source=smallest, settings=asked.world.settings[-1:])
-    return replace(asked, world=world, datasets=(smallest,), seeds=asked.seeds[:1])
+    less = replace(asked, datasets=(smallest,), seeds=asked.seeds[:1])
+    less = replace(less, world=replace(asked.world, settings=asked.world.settings[-1:]))
+    return replace(less, shots=1, epochs=2) if table(name).runs is source_runs else less
 
 
 def ask(

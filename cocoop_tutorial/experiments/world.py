@@ -5,6 +5,7 @@ the class names do? *Breadth*: does the backbone know the classes, both halves a
 any drawing seen twice? *Words*: does it matter how a prompt is put?
 """
 
+import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from cocoop_tutorial.datasets import icons
 from cocoop_tutorial.datasets.icons import drawings, houses, sources
 from cocoop_tutorial.datasets.splits import Dataset, base_new, few_shot
 from cocoop_tutorial.evaluation.accuracy import evaluate, harmonic_mean
-from cocoop_tutorial.experiments.cells import Row, made_by
+from cocoop_tutorial.experiments.runs import Row
 from cocoop_tutorial.experiments.templates import OF_MEDIUM, for_dataset
 from cocoop_tutorial.experiments.world_copies import all_copies
 from cocoop_tutorial.experiments.world_results import RESULT
@@ -34,6 +35,12 @@ SEEDS = (1, 2, 3)
 SHOTS = 16
 EMOJI = "an emoji of a {}."
 SIDE, INK = 64, 56  # pixels of a picture, and of the emoji in the middle of it
+
+
+def made_by(clip: FrozenCLIP) -> str:
+    """The start of a digest of the backbone's weights, as text."""
+    weights = clip.text_tower.text_projection.detach().float().cpu().numpy()
+    return f"weights {hashlib.sha256(weights.tobytes()).hexdigest()[:8]}"
 
 
 def zero_shot(clip: FrozenCLIP, data: Dataset, template: str | list[str] | None = None) -> float:
@@ -172,7 +179,7 @@ def measure(jobs: int | None = None, backbone: str = BACKBONE, folder: Path | No
     tasks += [("shifts", name) for name in icons.SHIFTS]
     tasks += [("emoji", package) for package in emoji_packages()]
     parts = Parallel(n_jobs=jobs or cpu_count())(delayed(_one)(backbone, *task) for task in tasks)
-    weights = made_by(_backbone(backbone), None)
+    weights = made_by(_backbone(backbone))
     data: dict[str, list[Row]] = {"made_by": [{"backbone": weights}], "copies": all_copies()}
     for part in parts:
         for kind, rows in part.items():

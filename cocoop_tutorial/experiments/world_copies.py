@@ -14,7 +14,7 @@ from cocoop_tutorial.datasets.icons import drawings, making, names
 from cocoop_tutorial.datasets.icons.copies import SAME, correlations
 from cocoop_tutorial.datasets.icons.names import Drawing
 from cocoop_tutorial.datasets.splits import Dataset, Split
-from cocoop_tutorial.experiments.cells import Row
+from cocoop_tutorial.experiments.runs import Row
 from cocoop_tutorial.experiments.world_results import ANY_NAME, SAME_NAME, SPLIT
 
 ROWS = 256  # evaluation drawings compared at a time, with all of pretraining

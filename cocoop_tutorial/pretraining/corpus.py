@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import io
 import json
 import lzma
 import re
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
+from cocoop_tutorial.datasets.icons import drawings as icon_drawings
 from cocoop_tutorial.datasets.icons import names, sources
 from cocoop_tutorial.datasets.icons.names import Drawing
 from cocoop_tutorial.errors import UnknownNameError, suggest
@@ -97,9 +96,7 @@ def unpack(path: Path) -> tuple[list[Drawing], list[str]]:
 
 def rasterise(svg: str) -> np.ndarray:
     """SVG text -> premultiplied RGBA [4, STORED, STORED] uint8."""
-    import resvg_py
-
-    image = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))).convert("RGBA")
+    image = icon_drawings.rasterise(svg)
     rgba = np.asarray(image if image.size == (STORED, STORED) else image.resize((STORED, STORED)))
     rgba = rgba.transpose(2, 0, 1).astype(np.uint16)
     rgba[:3] = (rgba[:3] * rgba[3] + 127) // 255

@@ -1,18 +1,15 @@
-"""What chapter 5 counts: the packed encoder's savings one by one, operators, chunks in memory.
+"""What chapter 5 counts: tokens, operations, the packed encoder's savings, passes in memory.
 
 Notation: B images, K classes, M context tokens, D = text width.
 """
 
-import statistics
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.measure import seconds
@@ -84,57 +81,9 @@ def ladder(clip: FrozenCLIP, prompts: ClassPrompts, images: int) -> pd.DataFrame
     return frame
 
 
-def time_steps(
-    clip: FrozenCLIP, prompts: ClassPrompts, steps: pd.DataFrame, repeats: int = 3
-) -> pd.Series:
-    """Measures what the ladder counts, in one block of the tower without attention; chapter 5.
-
-    Args:
-        clip: The backbone that has the block.
-        prompts: The class names.
-        steps: From `ladder`. Each row's operations are turned into the number of tokens that
-            would cost as much in every layer.
-        repeats: Rounds, after one to warm up. Each round measures every row once.
-
-    Returns:
-        For each row, median seconds of forward and backward to the input.
-    """
-    tower = packed_tower(clip, prompts, clip.dtype)
-    assert tower is not None
-    block, D, device = tower.blocks[0], tower.width, clip.device
-    tokens = (steps.operations / (2 * len(tower.blocks) * 24 * D * D)).round().astype(int)
-
-    def run(n: int) -> None:
-        x = torch.randn(n, D, device=device, dtype=tower.dtype, requires_grad=True)
-        block.finish(x, block.project(x)[:, :D]).sum().backward()
-
-    rounds = [[seconds(lambda n=n: run(n), device) for n in tokens] for _ in range(1 + repeats)]
-    middle = [statistics.median(times) for times in zip(*rounds[1:], strict=True)]
-    return pd.Series(middle, index=steps.index)
-
-
 def distinct_tokens(paths: list[list[int]]) -> int:
     """Tokens of some names if names share the tokens they begin with: the nodes of a trie."""
     return len({tuple(path[: i + 1]) for path in paths for i in range(len(path))})
-
-
-class _Counter(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.calls += not getattr(func, "is_view", False)  # a view starts no kernel
-        return func(*args, **(kwargs or {}))
-
-
-def operators(run: Callable[[], Any]) -> int:
-    """How many of PyTorch's operators a call starts, without views: about one kernel each."""
-    with _Counter() as counter:
-        run()
-    return counter.calls
 
 
 def plan_for(clip: FrozenCLIP, prompts: ClassPrompts, images: int, free: int) -> Plan:
@@ -156,41 +105,10 @@ def plan_for(clip: FrozenCLIP, prompts: ClassPrompts, images: int, free: int) ->
     return make_plan(budget, images, classes.bytes_per_image(True), len(classes), grad=True)
 
 
-@torch.no_grad()
-def copy_rate(megabytes: int = 256, repeats: int = 5, device: str = "cpu") -> float:
-    """Bytes per second that a large copy reads and writes: the limit that memory sets here."""
-    source = torch.ones(megabytes * 2**20 // 4, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / _fastest(lambda: target.copy_(source), device, repeats)
-
-
 def _fastest(run: Callable[[], Any], device: str | torch.device, repeats: int) -> float:
     """Seconds of the fastest call, after one that does not count."""
     run()
     return min(seconds(run, device) for _ in range(repeats))
-
-
-@torch.no_grad()
-def product_points(rows: tuple[int, ...], width: int, device: str = "cpu") -> pd.DataFrame:
-    """Measures products `[n, D] x [D, 4 D]`, from few tokens to many.
-
-    Args:
-        rows: The n to try.
-        width: D.
-        device: Where to measure.
-
-    Returns:
-        `rows`, `intensity` (operations per byte that must move) and `rate` (operations per
-        second).
-    """
-    weight: Tensor = torch.randn(4 * width, width, device=device)
-    found = []
-    for n in rows:
-        x = torch.randn(n, width, device=device)
-        work = 2 * n * width * 4 * width
-        moved = 4 * (n * width + weight.numel() + n * 4 * width)
-        found.append((n, work / moved, work / _fastest(lambda x=x: x @ weight.T, device, 7)))
-    return pd.DataFrame(found, columns=["rows", "intensity", "rate"])
 
 
 def text_operations(

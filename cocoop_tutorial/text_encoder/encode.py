@@ -11,8 +11,7 @@ from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.errors import PromptError, UnknownNameError, suggest
 from cocoop_tutorial.text_encoder.packed.encode import encode_packed
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts
-from cocoop_tutorial.text_encoder.reference import encode_reference
-from cocoop_tutorial.text_encoder.truncated import encode_truncated
+from cocoop_tutorial.text_encoder.reference import encode_reference, encode_truncated
 
 Encoder = Callable[[FrozenCLIP, Tensor, ClassPrompts], Tensor]
 
@@ -61,4 +60,7 @@ def encode_prompts(
             f"The context is {list(context.shape)}, [B, K, M, D], but these prompts take K = "
             f"{contexts}. Build ClassPrompts with class_specific={not prompts.class_specific}."
         )
-    return ENCODERS[check_encoder(encoder)](clip, context, prompts)
+    encode = ENCODERS[check_encoder(encoder)]
+    if not len(context):
+        return context.new_zeros(0, len(prompts.classnames), clip.embed_dim)
+    return encode(clip, context, prompts)

@@ -19,7 +19,6 @@ from cocoop_tutorial.book.speed_results import (
     cost_table,
     epoch_table,
     load_bench,
-    load_epoch,
     switch_table,
 )
 from cocoop_tutorial.measure import saved_bytes
@@ -67,7 +66,7 @@ def test_quick_run_and_what_is_read_from_it(
         packed = cell["methods"]["packed"]
         assert all(d < 1e-5 for d in packed["differences"].values())
         assert packed["saved_bytes"] < cell["methods"]["truncated"]["saved_bytes"]
-    assert "(" in bench_table(load_bench("cpu", tmp_path)).published[5, 2]
+    assert float(bench_table(load_bench("cpu", tmp_path)).published[5, 2].replace(",", "")) > 0
     costs = cost_table("cpu", tmp_path)
     step = cell["methods"]["packed"]["train"]["median"]
     assert costs.loc[5, ("CoCoOp", "B = 2")] == pytest.approx(1e3 * step / 2)
@@ -91,7 +90,7 @@ def test_too_slow_is_counted_and_said(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "s a turn" in published["skipped"] and "train" not in published
     assert published["train_operations"] > 0 and published["saved_bytes_counted"]
     assert cell["methods"]["packed"]["train"]["repeats"] == 1
-    assert bench_table(load_bench("cpu", tmp_path)).published[3, 2].startswith("not run")
+    assert bench_table(load_bench("cpu", tmp_path)).published[3, 2].endswith(" T]")
 
 
 def test_no_minutes_left(
@@ -165,20 +164,12 @@ def test_epoch_by_part(
         assert spent["decoding"] > 0
     assert cases[0]["seconds"]["checking images"] == 0 < cases[1]["seconds"]["checking images"]
     assert training.train is real  # no stopwatch is left in the library
-    table = epoch_table(load_epoch("cpu", tmp_path))
-    assert list(table.columns.levels[0]) == [
-        "fixed view, 2 shots, B = 1",
-        "random crops, 2 shots, B = 1",
-    ]
-    parts = table.xs("s", axis=1, level=1).drop(["whole", "decoding, in threads beside it"])
+    table = epoch_table("cpu", tmp_path)
+    assert list(table.columns) == ["fixed view, B = 1", "random crops, B = 1"]
+    parts = table.drop(["whole", "decoding, in threads beside it"])
     assert parts.sum().tolist() == pytest.approx(
-        [case["seconds"]["whole"] for case in cases], rel=1e-6
+        [1e3 * case["seconds"]["whole"] / case["images"] for case in cases]
     )
-
-
-def test_epoch_that_is_not_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert load_epoch("cpu", tmp_path).empty
-    assert "bench_end_to_end_cpu: not recorded yet" in capsys.readouterr().out
 
 
 def turn_switches(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: object) -> list[dict]:

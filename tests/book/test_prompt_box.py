@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from prompt_pages import page_data, unpack
+from prompt_pages import nearest_prompt, page_data, unpack
 from torch.nn import functional as F
 
 from cocoop_tutorial import Split, ZeroShotCLIP, image_features, load_clip
@@ -37,7 +37,7 @@ def test_knows_each_class_in_each_template() -> None:
     ],
 )
 def test_offers_the_nearest_prompt(text: str, prompt: str) -> None:
-    assert PROMPTS[box.nearest_prompt(text, PROMPTS)] == prompt
+    assert nearest_prompt(text, PROMPTS) == prompt
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from cocoop_tutorial.datasets.icons import houses, names
 from cocoop_tutorial.datasets.splits import Split
 from cocoop_tutorial.experiments import templates, world, world_copies
 from cocoop_tutorial.experiments import world_results as read
-from cocoop_tutorial.experiments.cells import made_by
+from cocoop_tutorial.experiments.world import made_by
+from cocoop_tutorial.models.probe import STRENGTHS
 
 COLOURS = {"apple": "red", "leaf": "green", "sky": "blue", "lemon": "yellow"}
 MEDIA = ("outline", "solid", "emoji")
@@ -69,17 +70,7 @@ def test_probe_learns_what_names_do_not_say(colours: Dataset) -> None:
     assert row["probe"] == row["class_means"] == 100  # two colours
     assert row["zero_shot"] < 100
     assert row["gain"] == pytest.approx(row["probe"] - row["zero_shot"], abs=1e-4)
-    assert (row["dataset"], row["seed"]) == ("icons_food", 1) and row["C"] in world.STRENGTHS
-
-
-def test_val_chooses_how_strongly_to_regularise() -> None:
-    few, many = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.9, 0.44]])
-    shots = torch.cat([many.repeat(30, 1), few]), torch.tensor([0] * 30 + [1])
-    rare, common = (few, torch.tensor([1])), (many, torch.tensor([0]))
-    accuracy, strength = world.linear_probe(shots, val=rare, test=rare)
-    assert accuracy == 100 and strength > min(world.STRENGTHS)  # held back, it says 0 to all
-    accuracy, strength = world.linear_probe(shots, val=common, test=rare)
-    assert accuracy == 0 and strength == min(world.STRENGTHS)  # the smallest of equals
+    assert (row["dataset"], row["seed"]) == ("icons_food", 1) and row["C"] in STRENGTHS
 
 
 def test_breadth_counts_the_halves(colours: Dataset) -> None:
@@ -227,7 +218,7 @@ def test_goals(measured: Path) -> None:
 
 def test_recorded_world_is_of_the_shipped_weights_and_complete() -> None:
     clip = load_clip(world.BACKBONE, device="cpu")
-    assert read.recorded("made_by").backbone.item() == made_by(clip, None)
+    assert read.recorded("made_by").backbone.item() == made_by(clip)
     assert set(read.recorded("breadth").dataset) == set(icons.MAIN)
     assert len(read.recorded("headroom")) == len(icons.MAIN) * len(world.SEEDS)
     assert len(read.recorded("words")) == len(icons.MAIN) * 13

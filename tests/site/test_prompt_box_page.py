@@ -3,9 +3,9 @@
 import pytest
 from conftest import Visitor
 from playwright.sync_api import Locator
-from prompt_pages import page_data, unpack
+from prompt_pages import nearest_prompt, page_data, unpack
 
-from cocoop_tutorial.book.prompt_box import known_prompts, nearest_prompt
+from cocoop_tutorial.book.prompt_box import known_prompts
 
 
 def box_of(visit: Visitor) -> tuple[Locator, dict]:
@@ -49,7 +49,7 @@ def test_other_words_get_no_answer_but_an_offer(visit: Visitor, text: str) -> No
     field.fill(text)
     assert "has not encoded these words" in status.inner_text()
     assert "Answer" not in status.inner_text() and bars.is_hidden()
-    nearest = data["prompts"][nearest_prompt(text, data["prompts"])]
+    nearest = nearest_prompt(text, data["prompts"])
     assert offer.inner_text() == nearest
     offer.click()
     assert field.input_value() == nearest

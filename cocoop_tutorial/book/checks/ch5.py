@@ -4,8 +4,6 @@ import random
 import statistics
 from collections.abc import Callable, Sequence
 
-from cocoop_tutorial.text_encoder.cost import distinct_tokens
-
 
 def check_tokens(count: Callable[[int, int, Sequence[int], int], tuple[int, int]]) -> None:
     """Exercise 1: `count(images, n_ctx, names, length)` is (published, packed) tokens.
@@ -89,27 +87,8 @@ def check_timing(measure: Callable[..., float]) -> None:
     print("passed: warmed up, synchronised, median of the calls")
 
 
-def check_trie(shared: Callable[[list[list[int]]], int]) -> None:
-    """Exercise 3: `shared(paths)` counts the tokens of names when equal beginnings are shared."""
-    cases = [
-        [[5, 6, 7], [5, 6, 8]],
-        [[5, 6, 7], [6, 5, 7]],
-        [[1, 2], [1, 2, 3], [4]],
-        [[9, 1, 2], [8, 1, 2], [9, 1, 3]],
-    ]
-    for paths in cases:
-        wanted, got = distinct_tokens(paths), shared(paths)
-        hint = (
-            "A token after another beginning is another node: compare beginnings, not tokens."
-            if got < wanted
-            else "Names that begin alike share those tokens: count each beginning once."
-        )
-        assert got == wanted, f"shared({paths}) gives {got}, not {wanted}. {hint}"
-    print("passed: equal beginnings are shared, equal tokens elsewhere are not")
-
-
 def check_pieces(pieces: Callable[[int, int, int], int]) -> None:
-    """Exercise 4: `pieces(budget, images, per_image)`, passes that each fit in `budget` bytes."""
+    """Exercise 3: `pieces(budget, images, per_image)`, passes that each fit in `budget` bytes."""
     for budget, images, per_image, wanted in [
         (100, 8, 10, 1),
         (100, 8, 30, 3),

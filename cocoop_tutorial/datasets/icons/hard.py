@@ -7,15 +7,11 @@ can be made again anywhere.
 
 import io
 from concurrent.futures import ProcessPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from cocoop_tutorial.datasets.icons import drawings
-
-if TYPE_CHECKING:
-    from cocoop_tutorial.datasets.icons.making import Picture
+from cocoop_tutorial.datasets.icons.drawings import Picture, png
 
 CELL, BINS = 8, 8  # pixels of a cell; directions
 
@@ -46,13 +42,13 @@ def gradients(grey: np.ndarray) -> np.ndarray:
 
 
 def _gradients(svg: str) -> np.ndarray:
-    grey = Image.open(io.BytesIO(drawings.png(svg))).convert("L")
+    grey = Image.open(io.BytesIO(png(svg))).convert("L")
     return gradients(np.asarray(grey, dtype=np.float64))
 
 
 def mistaken(
-    pictures: "list[Picture]", known: "list[Picture]", pool: ProcessPoolExecutor
-) -> "list[Picture]":
+    pictures: list[Picture], known: list[Picture], pool: ProcessPoolExecutor
+) -> list[Picture]:
     """The pictures whose nearest neighbour among the known ones is of another class."""
     seen, asked = (
         np.stack(list(pool.map(_gradients, [p.svg() for p in some], chunksize=32)))

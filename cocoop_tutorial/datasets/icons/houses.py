@@ -37,17 +37,19 @@ class House:
     reason: str
 
 
-def _read() -> tuple[House, ...]:
-    text = (Path(__file__).parent / "houses.csv").read_text(encoding="utf-8")
-    houses = []
-    for row in csv.DictReader(text.splitlines()):
-        pairs = (entry.partition(":") for entry in row["packages"].split())
-        packages = {name: medium.replace("_", " ") for name, _, medium in pairs}
-        houses.append(House(row["house"], row["role"], packages, row["licence"], row["reason"]))
-    return tuple(houses)
+def rows(table: str) -> list[dict[str, str]]:
+    """The rows of one of this folder's tables, for example those of `houses.csv`."""
+    text = Path(__file__).with_name(f"{table}.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
 
 
-TABLE: tuple[House, ...] = _read()
+def _house(row: dict[str, str]) -> House:
+    pairs = (entry.partition(":") for entry in row["packages"].split())
+    packages = {name: medium.replace("_", " ") for name, _, medium in pairs}
+    return House(row["house"], row["role"], packages, row["licence"], row["reason"])
+
+
+TABLE: tuple[House, ...] = tuple(map(_house, rows("houses")))
 HOUSES: tuple[House, ...] = tuple(house for house in TABLE if house.role in ROLES)
 
 

@@ -10,28 +10,26 @@ Each dataset is a folder in the layout of CoOp's: images and one split file. The
 - The shifts have the classes of `icons_general`, drawn by houses that no other dataset uses.
 """
 
-import csv
 import hashlib
 import json
-import os
 import shutil
-import tempfile
-import time
 from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from cocoop_tutorial.datasets.icons import copies, drawings, hard, names, sources
+from cocoop_tutorial.datasets.icons import copies, drawings, hard, houses, names, sources
+from cocoop_tutorial.datasets.icons.drawings import Picture
 from cocoop_tutorial.datasets.icons.names import Drawing
 from cocoop_tutorial.errors import DataError, needs_extra
-from cocoop_tutorial.files import cache_root
+from cocoop_tutorial.files import cache_root, file_errors, locked
 
-FORMAT = 1  # raise it when the images or the rules change
 SOURCE = "icons_general"
 SETTINGS = ("icons_media", "icons_money", "icons_tools")  # to choose settings on, and nothing else
 NO_EMOJI = (SOURCE,)  # its shifts are in media that it must not hold
@@ -55,8 +53,7 @@ SHARE = {"test": 0.3, "val": 0.12}
 def table() -> dict[str, dict[str, tuple[str, ...]]]:
     """`classes.csv`: for each dataset, each class with the concepts that it is made of."""
     found: dict[str, dict[str, tuple[str, ...]]] = {}
-    text = (Path(__file__).parent / "classes.csv").read_text(encoding="utf-8")
-    for row in csv.DictReader(text.splitlines()):
+    for row in houses.rows("classes"):
         concepts = tuple(concept.strip() for concept in row["concepts"].split(";"))
         found.setdefault(row["dataset"], {})[row["class"]] = concepts
     return found
@@ -65,31 +62,11 @@ def table() -> dict[str, dict[str, tuple[str, ...]]]:
 @lru_cache(maxsize=1)
 def misnamed() -> frozenset[tuple[str, str]]:
     """`misnamed.csv`: packages and concepts whose icons show another thing of that name."""
-    text = (Path(__file__).parent / "misnamed.csv").read_text(encoding="utf-8")
-    return frozenset((row["package"], row["concept"]) for row in csv.DictReader(text.splitlines()))
+    return frozenset((row["package"], row["concept"]) for row in houses.rows("misnamed"))
 
 
 MAIN: tuple[str, ...] = tuple(name for name in table() if name not in SETTINGS)
 NAMES: tuple[str, ...] = (*MAIN, *SETTINGS, *SHIFTS)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image to make: a drawing, posed for a dataset."""
-
-    dataset: str
-    classname: str
-    drawing: Drawing
-
-    @property
-    def file(self) -> str:
-        """Path below the dataset's image folder; no icon has "--" in its name."""
-        folder = self.classname.replace(" ", "_")
-        return f"{folder}/{self.drawing.package}--{self.drawing.icon}.png"
-
-    def svg(self) -> str:
-        """The image as SVG text."""
-        return drawings.pose(self.drawing, str(FORMAT), self.dataset)
 
 
 Plan = dict[str, list[Picture]]  # pictures by split, class after class
@@ -111,31 +88,26 @@ def candidates(role: str, concepts: tuple[str, ...], media: tuple[str, ...] = ()
     differ in little but size.
     """
     drawn = [d for c in concepts for d in _by_concept(role).get(c, []) if d.medium in media]
-    seen: Counter[tuple[str, ...]] = Counter()
-    kept = []
-    for drawing in _shuffled(drawn):
-        key = (drawing.house, drawing.concept, drawing.medium)
+    drawn.sort(key=lambda d: hashlib.sha256(f"{d.package}/{d.icon}".encode()).digest())
+    turns = _turns((d.house, d.concept, d.medium) for d in drawn)
+    return [d for d, turn in zip(drawn, turns, strict=True) if turn <= VARIANTS]
+
+
+def _turns(keys: Iterable[Hashable]) -> list[int]:
+    """For each key how often it has come so far, this time included."""
+    seen: Counter[Hashable] = Counter()
+    turns = []
+    for key in keys:
         seen[key] += 1
-        kept += [drawing] if seen[key] <= VARIANTS else []
-    return kept
-
-
-def _shuffled(found: list[Drawing]) -> list[Drawing]:
-    def key(drawing: Drawing) -> bytes:
-        return hashlib.sha256(f"{drawing.package}/{drawing.icon}".encode()).digest()
-
-    return sorted(found, key=key)
+        turns.append(seen[key])
+    return turns
 
 
 def in_turns(found: list[Drawing], most: int, of_a_house: int) -> list[Drawing]:
     """At most `most` drawings: the first of each house, then the second of each, and so on."""
-    turn: Counter[str] = Counter()
-    ranked = []
-    for position, drawing in enumerate(found):
-        turn[drawing.house] += 1
-        ranked.append((turn[drawing.house], position, drawing))
-    ranked = sorted(r for r in ranked if r[0] <= of_a_house)
-    return [drawing for _, _, drawing in ranked[:most]]
+    turns = _turns(drawing.house for drawing in found)
+    order = sorted(range(len(found)), key=turns.__getitem__)  # within a turn as they came
+    return [found[i] for i in order if turns[i] <= of_a_house][:most]
 
 
 def divide(found: list[Drawing], *key: str) -> dict[str, list[Drawing]]:
@@ -195,9 +167,15 @@ def chosen(name: str, classname: str, pool: ProcessPoolExecutor) -> list[Drawing
     """The distinct drawings of a class, none of them a copy of a pretraining drawing."""
     concepts = table()[name][classname]
     found = candidates("source", concepts, media(name))
-    learnt = drawings.thumbnails(known(concepts), pool)
-    kept = copies.distinct(drawings.thumbnails(found, pool), learnt)
-    return in_turns([found[i] for i in kept], MOST, MOST_OF_A_HOUSE)
+    return in_turns(_distinct(found, known(concepts), pool), MOST, MOST_OF_A_HOUSE)
+
+
+def _distinct(
+    found: list[Drawing], forbidden: list[Drawing], pool: ProcessPoolExecutor
+) -> list[Drawing]:
+    """Drawings that copy neither one before them nor a forbidden one."""
+    kept = copies.distinct(*(drawings.thumbnails(some, pool) for some in (found, forbidden)))
+    return [found[i] for i in kept]
 
 
 def plan(name: str, pool: ProcessPoolExecutor) -> Plan:
@@ -208,7 +186,7 @@ def plan(name: str, pool: ProcessPoolExecutor) -> Plan:
     """
     if name in SHIFTS:
         return {"train": [], "val": [], "test": _shifted(name, pool)}
-    _look(name, "source", pool)
+    _prepare_thumbnails(name, "source", pool)
     parts: Plan = {"train": [], "val": [], "test": []}
     for classname in table()[name]:
         divided = divide(chosen(name, classname, pool), name, classname)
@@ -217,7 +195,7 @@ def plan(name: str, pool: ProcessPoolExecutor) -> Plan:
     return parts
 
 
-def _look(name: str, role: str, pool: ProcessPoolExecutor) -> None:
+def _prepare_thumbnails(name: str, role: str, pool: ProcessPoolExecutor) -> None:
     """Makes the thumbnails for all classes at once, which keeps all processes at work."""
     wanted = []
     for concepts in table()[base(name)].values():
@@ -233,25 +211,20 @@ def _source(pool: ProcessPoolExecutor) -> Plan:
 def _shifted(name: str, pool: ProcessPoolExecutor) -> list[Picture]:
     """The pictures of a target of the shift; a class that nobody draws has none."""
     shot = _source(pool)
-    _look(name, "shift", pool)
+    _prepare_thumbnails(name, "shift", pool)
     pictures = []
     for classname, concepts in table()[SOURCE].items():
         found = candidates("shift", concepts, media(name))
         shots = [p.drawing for part in shot.values() for p in part if p.classname == classname]
-        forbidden = drawings.thumbnails([*known(concepts), *shots], pool)
-        kept = copies.distinct(drawings.thumbnails(found, pool), forbidden)
-        distinct = [found[i] for i in kept]
-        if name == f"{SOURCE}_v2":
-            distinct = in_turns(distinct, MOST_SHIFTED, MOST_SHIFTED)
-        pictures += [Picture(name, classname, drawing) for drawing in distinct]
+        kept = _distinct(found, [*known(concepts), *shots], pool)
+        pictures += [Picture(name, classname, drawing) for drawing in kept]
     if name == f"{SOURCE}_a":
         pictures = hard.mistaken(pictures, shot["train"], pool)
-    return [p for c in table()[SOURCE] for p in _first(pictures, c)]
-
-
-def _first(pictures: list[Picture], classname: str) -> list[Picture]:
-    drawn = {p.drawing: p for p in pictures if p.classname == classname}
-    return [drawn[d] for d in in_turns(list(drawn), MOST_SHIFTED, MOST_SHIFTED)]
+    return [
+        Picture(name, classname, drawing)
+        for classname, group in groupby(pictures, key=lambda picture: picture.classname)
+        for drawing in in_turns([p.drawing for p in group], MOST_SHIFTED, MOST_SHIFTED)
+    ]
 
 
 def folder(name: str) -> Path:
@@ -271,7 +244,7 @@ def fingerprint(name: str) -> str:
     classes = table()[base(name)]
     with needs_extra("embedded"):
         renderer = version("resvg_py")
-    parts = [FORMAT, name, renderer, tables, classes, sorted(locked.items())]
+    parts = [drawings.FORMAT, name, renderer, tables, classes, sorted(locked.items())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -290,24 +263,59 @@ def images(name: str) -> dict[str, dict[str, str]]:
 
 
 def damage(name: str) -> list[str]:
-    """Compares every image of a fresh dataset with its digest; what is missing or changed."""
+    """Compares the files of a fresh dataset with their digests; what is missing or changed."""
     wrong = []
-    for file, entry in images(name).items():
-        path = folder(name) / "images" / file
+    for path, sha256 in _digests(name).items():
         if not path.exists():
             wrong.append(f"{path}: missing")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             wrong.append(f"{path}: changed")
     return wrong
 
 
+def _digests(name: str) -> dict[Path, str]:
+    meta = json.loads((folder(name) / "meta.json").read_text())
+    digests = {f"images/{file}": entry["sha256"] for file, entry in meta["images"].items()}
+    if "split" in meta:  # older caches lack it
+        digests[split_file(name).name] = meta["split"]
+    return {folder(name) / file: digest for file, digest in digests.items()}
+
+
 def build(progress: bool = True, names: tuple[str, ...] = NAMES) -> None:
-    """Installs the packages and makes what is missing, stale or damaged."""
-    sources.install()
-    stale = [name for name in names if not is_fresh(name) or damage(name)]
-    with drawings.workers() as pool, tqdm(stale, "datasets", disable=not progress) as bar:
+    """Installs the packages and makes what is missing, stale or damaged.
+
+    Of several builds at once, one works and the others wait for it.
+
+    Raises:
+        FileError: The disk is full, or a folder cannot be written.
+        MemoryLimitError: A worker process was killed.
+        MissingDataError: The packages cannot be fetched.
+    """
+    with file_errors("The icon data could not be made", "finished datasets stay"):
+        sources.install()
+        if stale := _stale(names):
+            with locked(cache_root() / "datasets" / ".lock", "making the icon data") as waited:
+                _sweep()  # what a killed build left
+                try:
+                    _make_all(_stale(stale) if waited else stale, progress)
+                finally:
+                    _sweep()
+
+
+def _make_all(names: list[str], progress: bool) -> None:
+    with drawings.workers() as pool, tqdm(names, "datasets", disable=not progress) as bar:
         for name in bar:
             _make(name, plan(name, pool), pool)
+
+
+def _sweep() -> None:
+    """Removes what is half made; only for the holder of the lock, when no worker is left."""
+    for left in (cache_root() / "datasets").glob(".*-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _stale(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not is_fresh(name) or damage(name)]
 
 
 def _write(job: tuple[Path, str]) -> str:
@@ -322,9 +330,15 @@ def _write(job: tuple[Path, str]) -> str:
 def _make(name: str, parts: Plan, pool: ProcessPoolExecutor) -> None:
     """Makes one dataset beside its final folder, then swaps the two."""
     target = folder(name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(target.parent, name)
-    partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    partial, old = target.with_name(f".{name}-new"), target.with_name(f".{name}-old")
+    partial.mkdir(parents=True)
+    _fill(partial, name, parts, pool)
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+
+
+def _fill(partial: Path, name: str, parts: Plan, pool: ProcessPoolExecutor) -> None:
     pictures = sorted((p for part in parts.values() for p in part), key=lambda p: p.drawing.package)
     jobs = [(partial / "images" / picture.file, picture.svg()) for picture in pictures]
     facts = {}
@@ -333,22 +347,14 @@ def _make(name: str, parts: Plan, pool: ProcessPoolExecutor) -> None:
         facts[picture.file] = drawing | {"sha256": digest}
     shown = {picture.classname for picture in pictures}
     label = {c: i for i, c in enumerate(c for c in table()[base(name)] if c in shown)}
-    split = {s: [[p.file, label[p.classname], p.classname] for p in part]
-             for s, part in parts.items()}  # fmt: skip
-    (partial / split_file(name).name).write_text(json.dumps(split))
-    meta = {"fingerprint": fingerprint(name), "images": facts}
+    split = json.dumps({s: [[p.file, label[p.classname], p.classname] for p in part]
+                        for s, part in parts.items()})  # fmt: skip
+    (partial / split_file(name).name).write_text(split)
+    digest = hashlib.sha256(split.encode()).hexdigest()
+    meta = {"fingerprint": fingerprint(name), "split": digest, "images": facts}
     (partial / "meta.json").write_text(json.dumps(meta))
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)
 
 
 def base(name: str) -> str:
     """The dataset whose classes a dataset has."""
     return SOURCE if name in SHIFTS else name
-
-
-def sweep(parent: Path, name: str) -> None:
-    """Removes what builds of this name left when they were killed, more than an hour ago."""
-    for left in parent.glob(f".{name}-*"):
-        if time.time() - left.stat().st_mtime > 3600:  # a younger one may still be at work
-            shutil.rmtree(left, ignore_errors=True)

@@ -7,7 +7,7 @@ remains is the concept, in lower case with blanks. The rules are careful rather 
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,14 +15,13 @@ from cocoop_tutorial.datasets.icons import houses, sources
 
 # Style words and the medium that each tells; None where the base medium stays.
 STYLES: dict[str, str | None] = {
-    **dict.fromkeys(("outline", "outlined", "line", "linear", "stroke", "stroked", "o"), "outline"),
-    **dict.fromkeys(("thin", "light", "regular", "broken"), "outline"),
-    **dict.fromkeys(("fill", "filled", "solid", "glyph", "f"), "solid"),
-    **dict.fromkeys(("duotone", "twotone", "tone", "duo", "bulk", "remix"), "duotone"),
-    **dict.fromkeys(("bold", "sharp", "round", "rounded", "baseline", "rtl", "ltr", "two"), None),
-    **dict.fromkeys(("alt", "small", "large", "expressive", "mini", "minimalistic"), None),
+    **dict.fromkeys("outline outlined line linear o thin light regular broken".split(), "outline"),
+    **dict.fromkeys("fill filled solid f bxs".split(), "solid"),
+    **dict.fromkeys("duotone twotone duo remix".split(), "duotone"),
+    **dict.fromkeys("bold sharp rounded two alt small expressive".split(), None),
     "flat": "flat colour",
-}  # fmt: skip
+}
+PREFIXES = {"ion": {"ios", "md"}, "bx": {"bxs"}}  # besides those that packages declare
 # Always style, in whatever package: no thing is called so.
 PLAIN = {"outline", "outlined", "filled", "duotone", "twotone"}
 BOLD_IS_SOLID = {"solar", "streamline-ultimate"}  # elsewhere bold is a thick outline
@@ -35,23 +34,20 @@ BRANDS = frozenset(
     firebase firefox flickr foursquare framer github gitlab gmail google googleplus html5
     huawei ibm instagram intercom javascript jira joomla kakao laravel lastfm linkedin linux
     magento mastercard mastodon microsoft netflix nodejs npm openai patreon paypal picasa
-    pinterest playstation python quora rdio reddit samsung sass shopify sketchapp skype
+    pinterest playstation python quora rdio reddit samsung sass shopify skype
     slack snapchat soundcloud spotify squarespace stackoverflow stripe stumbleupon suse
     svelte tailwind telegram tiktok trello tumblr twitch twitter typescript uber ubuntu
-    unsplash viber vimeo visa vk vue wechat weibo whatsapp whatsup wikipedia wordpress xbox
-    xing yahoo yandex yelp youtube zoom500""".split()
+    unsplash viber vimeo visa vk vue wechat weibo whatsapp wikipedia wordpress xbox
+    xing yahoo yandex yelp youtube""".split()
 )  # words that are also things, such as "apple", are not here
 SPELLING = {
-    "colour": "color", "grey": "gray", "centre": "center", "aeroplane": "airplane",
-    "jewellery": "jewelry", "organisation": "organization", "programme": "program",
-    "litre": "liter", "metre": "meter", "moustache": "mustache", "tyre": "tire",
-    "favourite": "favorite", "licence": "license",
+    "colour": "color", "centre": "center", "aeroplane": "airplane", "favourite": "favorite",
+    "organisation": "organization", "moustache": "mustache", "tyre": "tire",
 }  # fmt: skip
 DULL = frozenset(
-    """general other others misc miscellaneous basic ui icons brand brands logo logos social
-    symbol concerned base operate""".split()
+    "general other others misc ui brand brands logo logos social symbol base operate".split()
 ) | {"extras openmoji", "extras unicode", "social media"}  # categories that say nothing
-SKIN = re.compile(r"skin tone|(light|medium|dark)$|^flag |regional indicator|^u [0-9a-f]{4,}")
+SKIN = re.compile(r"skin tone|(light|medium|dark)$|^flag |regional indicator")
 
 
 @dataclass(frozen=True)
@@ -85,11 +81,9 @@ def style_words(package: str) -> frozenset[str]:
     its names while the name without them is there as well.
     """
     declared = {w for s in sources.metadata(package).get("suffixes", {}) for w in s.split("-")}
-    names = set(sources.icons(package)["icons"])
-    counted: Counter[str] = Counter()
-    for name in names:
-        base, _, last = name.rpartition("-")
-        counted[last] += last in STYLES and base in names
+    names = sources.icons(package)["icons"].keys()
+    cut = (name.rpartition("-") for name in names)
+    counted = Counter(last for base, _, last in cut if last in STYLES and base in names)
     often = {word for word, n in counted.items() if n >= max(4, 0.02 * len(names))}
     return frozenset((declared & STYLES.keys()) | PLAIN | often)
 
@@ -97,20 +91,16 @@ def style_words(package: str) -> frozenset[str]:
 def split_style(package: str, icon: str) -> tuple[list[str], str]:
     """The words of an icon's name without style words, and the medium that they tell."""
     medium = houses.by_package()[package].packages[package]
-    words = re.split(r"[-_ ]+", icon.lower())
-    prefixes = {p for p in sources.metadata(package).get("prefixes", {}) if p}
-    prefixes |= {"ios", "md"} if package == "ion" else {"bxs"} if package == "bx" else set()
-    told = None
+    words, told, styles = icon.split("-"), None, style_words(package)
+    prefixes = sources.metadata(package).get("prefixes", {}).keys() | PREFIXES.get(package, set())
     if words[0] in prefixes and len(words) > 1:
-        told = STYLES.get(words[0]) if words[0] != "bxs" else "solid"
-        words = words[1:]
-    styles = style_words(package)
+        told = STYLES.get(words.pop(0))
     while len(words) > 1 and (words[-1] in styles or re.fullmatch(r"\d+(px)?", words[-1])):
-        if words[-2] in ("number", "digit", "numeric", "keycap", "key", "letter"):
+        if words[-2] in ("number", "digit", "numeric", "key", "letter"):
             break
         word = words.pop()
-        bold = word == "bold" and package in BOLD_IS_SOLID
-        told = told or ("solid" if bold else STYLES.get(word))
+        solid = word == "bold" and package in BOLD_IS_SOLID
+        told = told or ("solid" if solid else STYLES.get(word))
     if package.startswith("icon-park") and len(words) > 1 and words[-1] in NUMBER_WORDS:
         words.pop()
     return words, told if told and medium in MONO_DEFAULT else medium
@@ -118,46 +108,35 @@ def split_style(package: str, icon: str) -> tuple[list[str], str]:
 
 def spell(words: list[str]) -> str:
     """The words of a name as one concept: one spelling, one order."""
-    words = [SPELLING.get(word, word) for word in words if word]
+    words = [SPELLING.get(word, word) for word in words]
     if len(words) > 1 and words[0] in ("circle", "square"):  # "circle-user" is "user-circle"
         words = [*words[1:], words[0]]
-    if len(words) > 1 and words[-1] == "slash" and words[0] not in ("code", "forward", "back"):
+    if len(words) > 1 and words[-1] == "slash" and words[0] not in ("code", "forward"):
         words[-1] = "off"  # the bar across a picture
     return " ".join(words)
 
 
 def _is_brand(words: list[str]) -> bool:
-    if words[0] in ("brand", "logo", "social", "bxl") or words[-1] == "logo":
-        return True
-    return not BRANDS.isdisjoint(words)
+    named = words[0] in ("brand", "logo", "social") or words[-1] == "logo"
+    return named or not BRANDS.isdisjoint(words)
 
 
 def is_worth_a_name(concept: str) -> bool:
     """Whether a name says something: words with letters, no skin tone, no flag, not too long."""
-    words = concept.split()
-    lettered = any(len(re.sub(r"[^a-z]", "", word)) > 1 for word in words)
-    return lettered and len(words) <= 7 and not SKIN.search(concept)
+    lettered = re.search("[a-z][^a-z ]*[a-z]", concept)
+    return bool(lettered) and len(concept.split()) <= 7 and not SKIN.search(concept)
 
 
 @lru_cache(maxsize=256)
-def _subjects(package: str) -> dict[str, tuple[str, ...]]:
-    """The categories of each icon, as words."""
-    found: dict[str, tuple[str, ...]] = {}
+def _subjects(package: str) -> dict[str, dict[str, None]]:
+    """The categories of each icon, as words, in order."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
     for category, members in sources.metadata(package).get("categories", {}).items():
         spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", category).lower()
-        parts = (part.strip() for part in re.split(r"[&/,+]|\band\b|-", spaced))
-        subjects = tuple(part for part in parts if part and part not in DULL)
+        parts = (part.strip() for part in re.split(r"[&/+-]|\band\b", spaced))
+        subjects = dict.fromkeys(part for part in parts if part and part not in DULL)
         for icon in members:
-            found[icon] = tuple(dict.fromkeys(found.get(icon, ()) + subjects))
-    return found
-
-
-def _aliases(package: str) -> dict[str, list[str]]:
-    """Other names of each icon, where the alias is the same drawing and not a turned one."""
-    found: dict[str, list[str]] = {}
-    for alias, entry in sources.icons(package).get("aliases", {}).items():
-        if set(entry) == {"parent"}:
-            found.setdefault(entry["parent"], []).append(alias)
+            found[icon] |= subjects
     return found
 
 
@@ -178,7 +157,7 @@ def _icon_drawing(package: str, icon: str, aliases: list[str]) -> Drawing | None
     house = houses.by_package()[package].name
     others = (spell(split_style(package, alias)[0]) for alias in aliases)
     synonyms = dict.fromkeys(o for o in others if o != concept and is_worth_a_name(o))
-    subjects = _subjects(package).get(icon, ())
+    subjects = tuple(_subjects(package)[icon])
     return Drawing(package, icon, house, concept, medium, subjects, tuple(synonyms))
 
 
@@ -188,12 +167,14 @@ def read(package: str) -> list[Drawing]:
     matched = {}
     if "emoji" in houses.by_package()[package].packages[package] or "emoji" in package:
         matched = sources.drawn_emoji(package)
-    aliases, found = _aliases(package), []
+    aliases, found = defaultdict(list), []
+    for alias, icon in sources.aliases(package).items():
+        aliases[icon].append(alias)
     for icon, entry in sources.icons(package)["icons"].items():
         if icon in matched:
             found.append(_emoji_drawing(package, icon, matched[icon]))
         elif not entry.get("hidden"):
-            drawing = _icon_drawing(package, icon, aliases.get(icon, []))
+            drawing = _icon_drawing(package, icon, aliases[icon])
             found += [drawing] if drawing else []
     return found
 
@@ -209,23 +190,16 @@ def drawings(role: str) -> list[Drawing]:
         The drawings. Names that differ in blanks and hyphens only ("check box", "checkbox") are
         one concept, in the emoji's spelling where there is one, else in the commonest.
     """
-    spellings, found = _spellings(), []
-    for package in houses.packages(role):
-        for drawing in read(package):
-            concept = spellings.get(sources.squash(drawing.concept), drawing.concept)
-            same = concept == drawing.concept
-            found.append(drawing if same else replace(drawing, concept=concept))
-    return found
+    found = [drawing for package in houses.packages(role) for drawing in read(package)]
+    return [replace(d, concept=_spellings()[sources.squash(d.concept)]) for d in found]
 
 
 @lru_cache(maxsize=1)
 def _spellings() -> dict[str, str]:
     """One spelling for each squashed name, the same for all roles."""
-    counted: dict[str, Counter[str]] = {}
-    for role in houses.ROLES:
-        for package in houses.packages(role):
-            for drawing in read(package):
-                squashed = sources.squash(drawing.concept)
-                counted.setdefault(squashed, Counter())[drawing.concept] += 1
+    counted: dict[str, Counter[str]] = defaultdict(Counter)
+    for package in houses.by_package():
+        for drawing in read(package):
+            counted[sources.squash(drawing.concept)][drawing.concept] += 1
     best = {key: max(c.items(), key=lambda kv: (kv[1], kv[0]))[0] for key, c in counted.items()}
     return best | {sources.squash(e.name): e.name.lower() for e in sources.emoji()}

@@ -9,12 +9,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from cocoop_tutorial.errors import MissingDataError, needs_extra
-from cocoop_tutorial.files import REPO_DATA, cache_root
+from cocoop_tutorial.errors import FileError, MissingDataError, needs_extra
+from cocoop_tutorial.files import REPO_DATA, cache_root, locked
+
+MARKER = "node_modules/.package-lock.json"  # written by npm when everything is installed
 
 
 def npm_folder() -> Path:
@@ -28,16 +31,10 @@ def npm_folder() -> Path:
     return folder
 
 
-@lru_cache(maxsize=4)
-def _lock(path: Path, _changed: int) -> dict[str, dict]:
-    entries = json.loads(path.read_text())["packages"]
-    return {key.removeprefix("node_modules/"): entry for key, entry in entries.items() if key}
-
-
 def lock() -> dict[str, dict]:
     """Entries of the lock file by npm package name, each with its version and integrity hash."""
-    path = npm_folder() / "package-lock.json"
-    return _lock(path, path.stat().st_mtime_ns)
+    entries = json.loads((npm_folder() / "package-lock.json").read_text())["packages"]
+    return {key.removeprefix("node_modules/"): entry for key, entry in entries.items() if key}
 
 
 def install() -> None:
@@ -45,20 +42,32 @@ def install() -> None:
 
     Raises:
         MissingDataError: npm is nowhere, or it failed (its last words are in the message).
+        FileError: The disk is full.
     """
-    folder = npm_folder()
-    installed = folder / "node_modules" / ".package-lock.json"
-    if installed.exists():
-        have = json.loads(installed.read_text())["packages"]
-        want = {f"node_modules/{name}": entry["integrity"] for name, entry in lock().items()}
-        if all(have.get(name, {}).get("integrity") == digest for name, digest in want.items()):
-            return
+    if not _is_installed():
+        with locked(npm_folder() / ".npm.lock", "fetching the icon packages"):
+            if not _is_installed():
+                _run_npm(npm_folder())
+
+
+def _is_installed() -> bool:
+    installed = npm_folder() / MARKER
+    if not installed.exists():
+        return False
+    have = json.loads(installed.read_text())["packages"]
+    want = {f"node_modules/{name}": entry["integrity"] for name, entry in lock().items()}
+    return all(have.get(name, {}).get("integrity") == digest for name, digest in want.items())
+
+
+def _run_npm(folder: Path) -> None:
     arguments = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"]
     done = subprocess.run([*npm_command(), *arguments], cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        raise MissingDataError(
+        full = "ENOSPC" in done.stderr or "EDQUOT" in done.stderr
+        raise (FileError if full else MissingDataError)(
             f"npm could not install the icon packages of {folder / 'package.json'}: "
-            f"{done.stderr.strip()[-400:]}. Check the network, then run `cocoop data build` again."
+            f"{done.stderr.strip()[-400:]}. {'Free some space' if full else 'Check the network'}, "
+            "then run `cocoop data build` again."
         )
 
 
@@ -77,9 +86,12 @@ def npm_command() -> list[str]:
 
 
 def read_json(package: str, file: str) -> dict | list:
-    """Reads one file of an installed npm package, installing first where needed."""
+    """Reads one file of an npm package; installs the packages if it is missing or cut off."""
     path = npm_folder() / "node_modules" / package / file
-    if not path.exists():
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        (npm_folder() / MARKER).unlink(missing_ok=True)  # it says that all is well
         install()
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -88,6 +100,12 @@ def read_json(package: str, file: str) -> dict | list:
 def icons(package: str) -> dict:
     """The Iconify file of a package: {"icons": {name: {"body": svg, ...}}, "width": ...}."""
     return read_json(f"@iconify-json/{package}", "icons.json")
+
+
+def aliases(package: str) -> dict[str, str]:
+    """Other names of icons, each with the icon; turned and mirrored drawings are not among them."""
+    listed = icons(package).get("aliases", {}).items()
+    return {alias: entry["parent"] for alias, entry in listed if set(entry) == {"parent"}}
 
 
 @lru_cache(maxsize=256)
@@ -106,14 +124,12 @@ def svg(package: str, icon: str, size: int, ink: str = "#000") -> str:
         ink: Colour of drawings in one colour.
     """
     data = icons(package)
-    entry = data["icons"][icon]
-    width = entry.get("width", data.get("width", 16))
-    height = entry.get("height", data.get("height", 16))
-    left, top = entry.get("left", data.get("left", 0)), entry.get("top", data.get("top", 0))
-    body = entry["body"].replace("currentColor", ink)
+    box = {"left": 0, "top": 0, "width": 16, "height": 16} | data | data["icons"][icon]
+    body = box["body"].replace("currentColor", ink)
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'width="{size}" height="{size}" viewBox="{left} {top} {width} {height}">{body}</svg>'
+        f'width="{size}" height="{size}" '
+        f'viewBox="{box["left"]} {box["top"]} {box["width"]} {box["height"]}">{body}</svg>'
     )
 
 
@@ -122,18 +138,16 @@ class Emoji:
     """One Unicode emoji: what is drawn, whoever draws it.
 
     Attributes:
-        slug: CLDR short name with hyphens, as most packages call it.
         name: The name as a person would write it.
         keywords: Other words for it (emojibase).
         subgroup: Unicode's subgroup, such as "animal-mammal".
-        aliases: Squashed names that a package may use instead of the slug.
+        icons: Squashed names that a package may give its icon, the commonest first.
     """
 
-    slug: str
     name: str
     keywords: tuple[str, ...]
     subgroup: str
-    aliases: frozenset[str]
+    icons: tuple[str, ...]
 
 
 def squash(name: str) -> str:
@@ -151,53 +165,37 @@ def emoji() -> tuple[Emoji, ...]:
     found = []
     for character, entry in listed.items():
         code = "-".join(f"{ord(c):04X}" for c in character)
-        detail = details.get(code) or details.get(code.replace("-FE0F", ""), {})
-        subgroup = subgroups.get(str(detail.get("subgroup")), "other")
+        detail = details.get(code) or details[code.replace("-FE0F", "")]
+        subgroup = subgroups[str(detail["subgroup"])]
         if subgroup in ("country-flag", "subdivision-flag"):
             continue
-        names = {entry["slug"], entry["name"], detail.get("label", "")}
-        names |= shortcodes.get(detail.get("hexcode", ""), set())
-        found.append(
-            Emoji(
-                slug=entry["slug"].replace("_", "-"),
-                name=(detail.get("label") or entry["name"]).replace("’", "'"),
-                keywords=tuple(detail.get("tags", ())),
-                subgroup=subgroup,
-                aliases=frozenset(squash(n) for n in names if n),
-            )
-        )
+        others = {squash(detail["label"])} | shortcodes[detail["hexcode"]]
+        name, keywords = detail["label"].replace("’", "'"), tuple(detail["tags"])
+        icons = squash(entry["slug"]), *sorted(others)
+        found.append(Emoji(name, keywords, subgroup, icons))
     return tuple(found)
 
 
 def _shortcodes() -> dict[str, set[str]]:
-    """Short names by code point; dropped where two emoji claim the same one."""
-    names: dict[str, set[str]] = {}
-    owners: dict[str, set[str]] = {}
-    for source in ("cldr", "joypixels", "emojibase", "iamcal"):
+    """Squashed short names by code point, without those that two emoji claim."""
+    owners: dict[str, set[str]] = defaultdict(set)
+    for source in ("joypixels", "emojibase", "iamcal"):
         for code, value in read_json("emojibase-data", f"en/shortcodes/{source}.json").items():
             for name in [value] if isinstance(value, str) else value:
-                names.setdefault(code, set()).add(name)
-                owners.setdefault(squash(name), set()).add(code)
-    return {c: {n for n in ns if len(owners[squash(n)]) == 1} for c, ns in names.items()}
+                owners[squash(name)].add(code)
+    names: dict[str, set[str]] = defaultdict(set)
+    for name, codes in owners.items():
+        names[min(codes)] |= {name} if len(codes) == 1 else set()
+    return names
 
 
 @lru_cache(maxsize=32)
 def drawn_emoji(package: str) -> dict[str, Emoji]:
-    """Icon name -> emoji, for the emoji that an emoji package draws.
-
-    An exact name wins over an alias, so that no icon is taken for two emoji.
-    """
-    data = icons(package)
-    available = {squash(name): name for name in data["icons"]}
-    for alias, entry in data.get("aliases", {}).items():
-        if entry["parent"] in data["icons"] and set(entry) == {"parent"}:
-            available.setdefault(squash(alias), entry["parent"])
-    exact = [e for e in emoji() if squash(e.slug) in available]
-    found = {available[squash(e.slug)]: e for e in reversed(exact)}
-    named = {e.slug for e in exact}
+    """Icon name -> emoji, for the emoji that an emoji package draws; no icon is two emoji."""
+    drawn = {squash(alias): icon for alias, icon in aliases(package).items()}
+    drawn |= {squash(icon): icon for icon in icons(package)["icons"]}
+    found: dict[str, Emoji] = {}
     for one in emoji():
-        if one.slug not in named:
-            free = [available[a] for a in sorted(one.aliases & available.keys())]
-            for icon in [name for name in free if name not in found][:1]:
-                found[icon] = one
+        free = [drawn[n] for n in one.icons if n in drawn and drawn[n] not in found]
+        found |= dict.fromkeys(free[:1], one)
     return found

@@ -1,0 +1,189 @@
+"""Grids of runs: known by what they depend on, resumed where they stopped, in any processes."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import dask
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+from small_clips import small_clip
+
+from cocoop_tutorial import TrainConfig, load_clip
+from cocoop_tutorial.errors import MissingDataError, TrainingError, UnknownNameError
+from cocoop_tutorial.experiments import grid, runs
+from cocoop_tutorial.experiments.grid import How, make, processes
+from cocoop_tutorial.experiments.methods import METHODS
+from cocoop_tutorial.experiments.protocols import frame
+from cocoop_tutorial.experiments.runs import Run, digest
+
+SMALLEST = "icons_games"
+SHORT = TrainConfig(epochs=1, batch_size=8)
+
+
+def some(*methods: str, seeds: tuple[int, ...] = (1, 2), **facts: object) -> list[Run]:
+    every = [
+        Run(SMALLEST, "base", m, s, 1, METHODS[m].config and SHORT) for m in methods for s in seeds
+    ]
+    return [replace(run, **facts) for run in every]
+
+
+def test_a_grid_goes_on_where_it_stopped(tmp_path: Path, monkeypatch) -> None:
+    clip, done, how = small_clip("resnet"), [], How(1, folder=tmp_path)
+    finish = runs.finish
+
+    def stops_at_two(clip, part, root):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(part)
+        return finish(clip, part, root)
+
+    wanted = [*some("coop", shots=1), *some("coop", shots=2), *some("cocoop", shots=3)]
+    monkeypatch.setattr(grid, "finish", stops_at_two)
+    with pytest.raises(KeyboardInterrupt):
+        make(clip, wanted, how)
+    kept = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    assert len(kept) == 4 == sum(map(len, done))
+    monkeypatch.setattr(
+        grid, "finish", lambda c, part, root: done.append(part) or finish(c, part, root)
+    )
+    rows = make(clip, wanted, how)
+    assert {run for part in done for run in part} == set(wanted) and sum(map(len, done)) == 6
+    assert all(file.stat().st_mtime_ns == then for file, then in kept.items())
+    assert make(clip, wanted, how) == rows and len(done) == 3
+
+
+def test_a_run_is_known_by_what_it_depends_on() -> None:
+    clip, run = small_clip("resnet"), some("coop")[0]
+    first = digest(clip, run)
+    assert first == digest(clip, replace(run, config=replace(SHORT, save_every=7)))
+    others = [
+        replace(run, seed=2),
+        replace(run, shots=2),
+        replace(run, subset="all"),
+        replace(run, method="kgcoop"),
+        replace(run, dataset="icons_tools"),
+        replace(run, targets=("icons_tools",)),
+        *(replace(run, config=replace(SHORT, **c)) for c in ({"lr": 1.0}, {"epochs": 2})),
+    ]
+    known = {first, digest(small_clip("resnet", seed=1), run), *(digest(clip, r) for r in others)}
+    assert len(known) == 2 + len(others)
+
+
+def test_shards_share_the_work(tmp_path: Path) -> None:
+    clip, wanted = small_clip("resnet"), [*some("coop"), *some("coop", shots=2), *some("clip")]
+    parts = [len(make(clip, wanted, How(1, folder=tmp_path, shard=(i, 3)))) for i in (1, 2, 3)]
+    assert 0 < parts[0] < parts[1] < parts[2] == len(make(clip, wanted, How(1, folder=tmp_path)))
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    clip, wanted = small_clip("resnet"), some("clip")
+    make(clip, wanted, How(1, folder=tmp_path))
+    file = tmp_path / f"{digest(clip, wanted[0])}.json"
+    file.write_text(file.read_text()[:-9])
+    with pytest.raises(TrainingError, match=f"{file.name} is damaged.*Delete it"):
+        make(clip, wanted, How(1, folder=tmp_path))
+
+
+def test_rows_say_what_was_scored() -> None:
+    clip = small_clip("resnet")
+    rows = frame([*chain(*runs.finish(clip, some("coop", "cocoop-noise"), None))])
+    assert set(rows.split) == {"base", "new", "all"} and set(rows.pi) == {"own"}
+    last = rows[rows.epoch.isna()]
+    for _, row in last.iterrows():
+        right, images = ([int(n) for n in row[c].split()] for c in ("right", "images"))
+        assert row.accuracy == pytest.approx(100 * sum(right) / sum(images))
+    sizes = {split: len(part.iloc[0].images.split()) for split, part in last.groupby("split")}
+    assert sizes["base"] + sizes["new"] == sizes["all"] == 21
+
+
+def test_a_conditional_prompt_is_also_scored_with_other_pis() -> None:
+    rows = frame(runs.finish(small_clip("resnet"), some("cocoop", seeds=(1,)), None)[0])
+    own = ["own", "mean", "noise", "none", "another image"]
+    assert rows[(rows.split == "new") & rows.epoch.isna()].pi.tolist() == own
+    sizes = rows[rows.split == "train"].iloc[0]
+    assert sizes["mean"] > 0 and sizes["image"] > 0
+
+
+def test_the_way_is_scored_too() -> None:
+    run = some("coop", seeds=(1,), config=replace(SHORT, epochs=6))
+    rows = pd.DataFrame(runs.finish(small_clip("resnet"), run, None)[0])
+    assert sorted(rows.epoch.dropna()) == [1, 1, 2, 2, 5, 5]
+
+
+def test_transfer_is_scored_on_each_target_with_its_own_names() -> None:
+    targets = (SMALLEST, "icons_tools")
+    wanted = [
+        Run(SMALLEST, "all", m, 1, 1, SHORT if m == "coop" else None, targets)
+        for m in ("coop", "clip")
+    ]
+    for run in wanted:
+        rows = pd.DataFrame(runs.finish(small_clip("resnet"), [run], None)[0])
+        assert rows.target.tolist() == list(targets) and set(rows.split) == {"all"}
+        assert [len(text.split()) for text in rows.images] == [21, 25]
+
+
+@pytest.fixture
+def dask_cluster() -> Iterator[LocalCluster]:
+    """A cluster of two worker processes, which Dask's settings name."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with dask.config.set({"scheduler-address": cluster.scheduler_address}):
+            yield cluster
+
+
+@pytest.mark.slow
+def test_processes_give_the_rows_of_one_process(dask_cluster, tmp_path: Path) -> None:
+    clip, frames, wanted = load_clip("icon-clip", device="cpu"), [], some("coop")
+    for jobs, engine in ((1, "local"), (2, "local"), (2, "dask")):
+        rows = make(clip, wanted, How(jobs, engine, tmp_path / f"{engine}{jobs}"))
+        frames.append(pd.DataFrame(rows).drop(columns=["seconds", "right"]))
+    for other in frames[1:]:  # an image at a tie may fall either way
+        pd.testing.assert_frame_equal(frames[0], other, atol=2.0)
+    with Client(dask_cluster) as client:
+        assert any(client.run(lambda: "icon-clip" in grid._at_hand).values())
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_loses_nothing(dask_cluster, tmp_path: Path) -> None:
+    clip = load_clip("icon-clip", device="cpu")
+    wanted = [run for shots in (1, 2, 3, 4) for run in some("coop", shots=shots)]
+    here, killed = How(2, "dask", tmp_path), []
+    write = grid.write_atomic
+
+    def kills_one(path: Path, data: bytes) -> Path:
+        if not killed:
+            with Client(dask_cluster) as client:
+                killed.extend(client.run(os.getpid).values())
+            os.kill(killed[0], signal.SIGKILL)
+        return write(path, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "write_atomic", kills_one)
+        rows = make(clip, wanted, here)
+    assert len(killed) == 2 and {row["shots"] for row in rows} == {1, 2, 3, 4}
+    assert len(list(tmp_path.iterdir())) == len(wanted)
+    assert json.loads(next(tmp_path.iterdir()).read_text())
+
+
+def test_another_backbone_of_that_name_is_refused(tmp_path: Path) -> None:
+    clip = small_clip("resnet")
+    with pytest.raises(TrainingError, match="other weights in another process"):
+        grid._finish(clip.name, "cpu", "fp32", "0" * 64, None, some("clip"))
+
+
+def test_unknown_engine_names_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'dask'"):
+        with processes("dusk", 1):
+            pass
+
+
+def test_a_missing_cluster_names_the_extra_that_brings_it(monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    with pytest.raises(MissingDataError, match="cluster"):
+        with processes("dask", 1):
+            pass
