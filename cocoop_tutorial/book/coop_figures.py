@@ -1,4 +1,4 @@
-"""The figures of chapters 3 and 4: where gradients flow, and which classes gain."""
+"""The figures of chapter 3: the path of the gradient, accuracy over epochs, single classes."""
 
 from collections.abc import Mapping
 
@@ -11,10 +11,15 @@ from matplotlib.patches import FancyBboxPatch
 
 from cocoop_tutorial.book.plots import (
     BASE,
+    METHOD_STYLES,
     NEW,
+    OTHERS,
+    RANGE,
     STYLE,
+    colour,
     figure,
     legend_above,
+    log_scales,
 )
 from cocoop_tutorial.book.widgets import picture
 
@@ -50,6 +55,35 @@ def _box(ax: Axes, x: float, y: float, width: float, text: str, face: str) -> No
     style = {"boxstyle": "round,pad=0,rounding_size=1.5", "facecolor": face, "edgecolor": LINE}
     ax.add_patch(FancyBboxPatch((x, y), width, 14, **style))
     ax.text(x + width / 2, y + 7, text, ha="center", va="center", fontsize=9, parse_math=True)
+
+
+@plt.rc_context(STYLE)
+def over_epochs(rows: pd.DataFrame, zero_shot: Mapping[str, float]) -> Figure:
+    """Accuracy while prompts train, base classes above new ones, beside the hand-written prompt.
+
+    Args:
+        rows: Columns `method`, `epoch`, `split` ("base", "new") and `accuracy` (%). Several rows
+            for a place, one per seed, become their mean with a band from lowest to highest.
+        zero_shot: Accuracy (%) of the hand-written prompt on "base" and "new".
+
+    Returns:
+        The figure.
+    """
+    names = list(dict.fromkeys(rows.method))
+    hues = {m: colour(m) if m in METHOD_STYLES else OTHERS[i] for i, m in enumerate(names)}
+    fig, axes = figure(2, 1, figsize=(5.2, 5.6), sharex=True)
+    for ax, half in zip(axes, HALVES, strict=True):
+        ax.axhline(zero_shot[half], color=colour("CLIP"), linestyle=":", label="hand-written")
+        look = {"style": "method", "dashes": False, "markers": True, "mew": 0, "errorbar": RANGE}
+        part = rows[rows.split == half]
+        sns.lineplot(part, x="epoch", y="accuracy", hue="method", palette=hues, ax=ax, **look)
+        ax.get_legend().remove()
+        ax.set(ylabel=f"{half} classes: accuracy (%)")
+    log_scales(axes[1], "x")
+    ticks = sorted(rows.epoch.unique())
+    axes[1].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    legend_above(axes[0], columns=2)
+    return fig
 
 
 @plt.rc_context(STYLE)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,12 +13,19 @@ from cocoop_tutorial.book.checks import ch3
 
 def test_count() -> None:
     ch3.check_count(lambda m, d, k, specific: m * d * (k if specific else 1))
-    with pytest.raises(AssertionError, match=r"\[K, M, D\]"):
-        ch3.check_count(lambda m, d, k, specific: m * d)
+    ch3.check_count(lambda m, d, k, specific: np.prod([m, d, k if specific else 1]))
+    for wrong in (lambda m, d, k, specific: m * d, lambda m, d, k, specific: m * d * k):
+        with pytest.raises(AssertionError, match=r"M, D\]: multiply"):
+            ch3.check_count(wrong)
 
 
 def test_cross_entropy() -> None:
     ch3.check_cross_entropy(F.cross_entropy)
+    ch3.check_cross_entropy(lambda x, y: F.cross_entropy(x.double(), y))
+    ch3.check_cross_entropy(lambda x, y: F.cross_entropy(x, y).numpy())
+    ch3.check_cross_entropy(lambda x, y: F.cross_entropy(x, y).item())
+    with pytest.raises(AssertionError, match="should be"):
+        ch3.check_cross_entropy(lambda x, y: F.cross_entropy(x, y, reduction="sum"))
     with pytest.raises(AssertionError, match="shape"):
         ch3.check_cross_entropy(lambda x, y: F.cross_entropy(x, y, reduction="none"))
     with pytest.raises(AssertionError, match="should be"):
@@ -51,5 +59,7 @@ def test_choose_epoch_and_overlap() -> None:
 
     ch3.check_choose_epoch(choose)
     ch3.check_overlap(lambda a, b: len(a & b) / len(a | b))
+    with pytest.raises(AssertionError, match="either"):
+        ch3.check_overlap(lambda a, b: 2 * len(a & b) / (len(a) + len(b)))
     with pytest.raises(AssertionError, match="either"):
         ch3.check_overlap(lambda a, b: len(a & b) / max(len(a), len(b)) if a & b else math.inf)

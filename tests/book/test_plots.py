@@ -16,7 +16,7 @@ from PIL import Image
 from cocoop_tutorial import Evaluation
 from cocoop_tutorial.book import plots
 from cocoop_tutorial.book.clip_figures import template_figure
-from cocoop_tutorial.book.coop_figures import class_page
+from cocoop_tutorial.book.coop_figures import class_page, over_epochs
 
 mpl.use("Agg")
 
@@ -33,9 +33,16 @@ def evaluation(seed: int = 0) -> Evaluation:
     return Evaluation(logits, torch.randint(0, 4, (100,), generator=g), list("abcd"))
 
 
+def over_two_epochs() -> Figure:
+    places = [(m, e, h) for m in ("CoOp", "rate 1") for e in (1, 200) for h in ("base", "new")]
+    rows = pd.DataFrame(places, columns=["method", "epoch", "split"])
+    return over_epochs(rows.assign(accuracy=range(60, 68)), {"base": 62.0, "new": 70.0})
+
+
 FIGURES = {
     "bars": lambda: plots.bars({"CLIP": 70.0, "CoOp": 80.0}),
     "curves": lambda: plots.curves({"CoOp": np.random.default_rng(0).random((3, 5))}),
+    "over epochs": over_two_epochs,
     "reliability": lambda: plots.reliability_diagram({"CLIP": evaluation()}),
     "grid": lambda: plots.image_grid([Image.new("RGB", (8, 8), "red")] * 3, ["a", "b", "c"]),
 }
@@ -160,3 +167,12 @@ def test_class_names_are_drawn_as_they_are() -> None:
     assert class_page(values, values[::-1], "base", 1).startswith("<img")
     assert [ax.get_title() for ax in grid.axes] == names
     assert [label.get_text() for label in bars.axes[0].get_xticklabels()] == names
+
+
+def test_over_epochs_shows_each_method_on_each_half_beside_the_hand_written_prompt() -> None:
+    base, new = over_two_epochs().axes
+    for ax, values, flat in ((base, [[60, 62], [64, 66]], 62), (new, [[61, 63], [65, 67]], 70)):
+        drawn = [list(line.get_ydata()) for line in ax.lines if len(line.get_ydata()) == 2]
+        assert drawn[0] == [flat, flat] and drawn[1:] == values
+    shown = [text.get_text() for text in base.get_legend().get_texts()]
+    assert shown == ["hand-written", "CoOp", "rate 1"]

@@ -27,7 +27,7 @@ def check_cross_entropy(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(5, 7, generator=generator) * 3
     labels = torch.tensor([0, 6, 3, 3, 1])
-    got, wanted = torch.as_tensor(loss(logits, labels)), F.cross_entropy(logits, labels)
+    got, wanted = torch.as_tensor(loss(logits, labels)).float(), F.cross_entropy(logits, labels)
     assert got.shape == (), f"The loss is one number; yours has shape {list(got.shape)}. Average."
     assert torch.isclose(got, wanted, atol=1e-5), (
         f"Your loss is {got:.4f}, it should be {wanted:.4f}. Take minus the log-probability of "
