@@ -117,9 +117,7 @@ def test_two_builds_of_a_stale_cache(cache: Path) -> None:
     folder = making.folder(SMALL)
     folder.mkdir(parents=True)
     (folder / "meta.json").write_text(json.dumps({"fingerprint": "of another version"}))
-    builds = [
-        subprocess.Popen(python(BUILD), stderr=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    builds = [subprocess.Popen(python(BUILD), stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = sorted(build.communicate(timeout=600)[1] for build in builds)
     assert [build.returncode for build in builds] == [0, 0], said
     assert said == ["", "Another process is making the icon data. Waiting for it.\n"]

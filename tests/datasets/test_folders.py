@@ -67,9 +67,7 @@ def test_splits_are_recognised_by_their_usual_names(parts: tuple[str, ...], fill
         (["ants/train", "ants/test", "bees/train"], r"ants/test is called like a split"),
     ],
 )
-def test_what_looks_like_splits_but_is_not_complete(
-    folders: list[str], words: str, fill
-) -> None:
+def test_what_looks_like_splits_but_is_not_complete(folders: list[str], words: str, fill) -> None:
     with pytest.raises(DataError, match=words):
         ImageFolder(fill(*folders))
 
