@@ -113,7 +113,7 @@ def gain_bars(gains: Mapping[str, pd.Series]) -> Figure:
     """
     rows = -(-len(gains) // 2)
     fig, axes = figure(rows, 2, figsize=(5.4, 3.1 * rows), squeeze=False, sharex=True)
-    for ax, (title, values) in zip(axes.flat, gains.items(), strict=True):
+    for ax, (title, values) in zip(axes.flat, gains.items(), strict=False):
         values = values.sort_values(ascending=False)
         hue = HALVES.get(title.split()[-1], "#595959")
         sns.barplot(x=values.to_numpy(), y=values.index, color=hue, saturation=1, ax=ax)
