@@ -121,7 +121,7 @@ class Stopwatch:
         wrapped += [
             (place, name, self.wrap(part, getattr(place, name)))
             for part, place, name in (
-                ("checking images", train_features, "check_images"),
+                ("checking images", train_features, "check_readable"),
                 ("image tower", FrozenCLIP, "encode_image"),
                 ("text tower, forward", training.Objective, "forward"),
                 ("text tower, backward", torch.Tensor, "backward"),

@@ -22,6 +22,7 @@ from benchmarks.text_encoder import SEED, Size, contenders, size
 from cocoop_tutorial import load_clip
 from cocoop_tutorial.allocator import DEFAULT, KEEP, keep_freed_memory, set_thresholds
 from cocoop_tutorial.book.speed_results import AS_IT_IS
+from cocoop_tutorial.clip.identity import settled_weights
 from cocoop_tutorial.measure import Times, seconds
 from cocoop_tutorial.results import save_result
 from cocoop_tutorial.text_encoder.packed import attention as packed_attention
@@ -111,6 +112,7 @@ def compiled(**options: Any) -> Change:
     return lambda: patch.object(packed, "encode_classes", function)
 
 
+@settled_weights()  # as in training
 def measure_size(
     backbone: str, where: Size, changes: dict[str, Change], options: argparse.Namespace
 ) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from cocoop_tutorial.allocator import keep_freed_memory
 from cocoop_tutorial.book.plots import figure
 from cocoop_tutorial.book.speed_figures import HUES
 from cocoop_tutorial.book.speed_results import ENCODER_NAMES, load_bench
+from cocoop_tutorial.clip.identity import settled_weights
 from cocoop_tutorial.results import save_result
 from cocoop_tutorial.text_encoder.cost import product_rate
 from cocoop_tutorial.text_encoder.packed import tower as packed_tower
@@ -85,6 +86,7 @@ def contenders(clip: FrozenCLIP, size: Size) -> dict[str, Contender]:
     return found
 
 
+@settled_weights()  # as in training
 def measure_cell(
     clip: FrozenCLIP, size: Size, cells: list[dict[str, Any]], options: argparse.Namespace
 ) -> dict[str, Any]:

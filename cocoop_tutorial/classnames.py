@@ -33,23 +33,14 @@ def check_classnames(
         The names, unchanged.
 
     Raises:
-        ClassNameError: There are no names, one is empty, or two are the same.
+        ClassNameError: There are no names, one is empty or not UTF-8, or two are the same.
     """
     names = [classnames] if isinstance(classnames, str) else list(classnames)
     if not names:
         raise ClassNameError(f"{where}: the list is empty. Give at least one name.")
     seen: dict[tuple[int, ...], int] = {}
     for label, name in enumerate(names):
-        tokens = _tokens(name) if isinstance(name, str) and clean_name(name) else None
-        if tokens is None:
-            raise ClassNameError(
-                f"{where}: class {label} has an empty name ({name!r}). Give it one."
-            )
-        if not tokens:
-            raise ClassNameError(
-                f"{where}: {name!r}, of class {label}, has no character that CLIP can read. "
-                "Give the class another name."
-            )
+        tokens = _checked_tokens(name, f"{where}: class {label}")
         first = seen.setdefault(tokens, label)
         if first != label and not allow_duplicates:
             raise ClassNameError(
@@ -58,6 +49,28 @@ def check_classnames(
                 "takes both with allow_duplicates=True."
             )
     return names
+
+
+def _checked_tokens(name: object, which: str) -> tuple[int, ...]:
+    """The token ids of a name that is a text with something to read."""
+    if not isinstance(name, str):
+        raise ClassNameError(
+            f"{which} has the name {name!r}, of type {type(name).__name__}. Give it a string."
+        )
+    if not clean_name(name):
+        raise ClassNameError(f"{which} has an empty name ({name!r}). Give it one.")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ClassNameError(
+            f"{which} has the name {name!r}, which is not UTF-8. Rename it; if it is a folder, "
+            "its name was written in another encoding."
+        ) from error
+    if not (tokens := _tokens(name)):
+        raise ClassNameError(
+            f"{which} has the name {name!r}, of which CLIP can read nothing. Give it another name."
+        )
+    return tokens
 
 
 @cache

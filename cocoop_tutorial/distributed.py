@@ -6,13 +6,16 @@ must call these functions in the same order, as `evaluate` and `train` do.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cocoop_tutorial.errors import DeviceError
+from cocoop_tutorial.errors import CocoopError, DeviceError
+
+T = TypeVar("T")
 
 
 def active() -> bool:
@@ -35,6 +38,29 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def from_main(job: Callable[[], T]) -> T:
+    """Lets the main process do something that the others cannot, for example read a file.
+
+    Args:
+        job: What it does.
+
+    Returns:
+        In all processes what `job` returned. They all raise its error, too, because they would
+        otherwise wait for the main process for ever.
+    """
+    outcome: list[Any] = [None, None]
+    if is_main():
+        try:
+            outcome[0] = job()
+        except CocoopError as error:
+            outcome[1] = error
+    if active():
+        dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
 @contextlib.contextmanager
 def session(device: str | None = None) -> Iterator[str | None]:
     """Connects the processes that `torchrun` started; does nothing without it.
@@ -51,7 +77,7 @@ def session(device: str | None = None) -> Iterator[str | None]:
     if "LOCAL_RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield device
         return
-    kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type
+    kind = (device or ("cuda" if torch.cuda.is_available() else "cpu")).split(":")[0]
     mine = _own_device(kind)
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:

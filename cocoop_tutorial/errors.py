@@ -12,9 +12,17 @@ from collections.abc import Iterable, Iterator
 class CocoopError(Exception):
     """Base of every error that this library raises on purpose."""
 
+    def __str__(self) -> str:
+        """The message; file names that are not UTF-8 are escaped, so that it can be printed."""
+        return super().__str__().encode("utf-8", "backslashreplace").decode()
+
 
 class UnknownNameError(CocoopError, ValueError):
     """A backbone, data set or option that does not exist."""
+
+
+class SettingError(CocoopError, ValueError):
+    """A setting that is of the wrong type or out of its range."""
 
 
 class BackboneError(CocoopError, ValueError):
@@ -46,7 +54,7 @@ class CheckpointError(CocoopError, ValueError):
 
 
 class FileError(CheckpointError, OSError):
-    """A file that cannot be written, because of a full disk or a folder that is read-only."""
+    """A file that cannot be read or written: a full disk, a missing permission, and the like."""
 
 
 class TrainingError(CocoopError, RuntimeError):

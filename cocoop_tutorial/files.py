@@ -1,25 +1,36 @@
 """Files on disk: written completely or not at all, and checked against a digest when read."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
 import os
 import struct
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from cocoop_tutorial.errors import CheckpointError, FileError, MissingDataError, first_line
+from cocoop_tutorial.errors import (
+    CheckpointError,
+    CocoopError,
+    FileError,
+    MissingDataError,
+    first_line,
+)
 
 REPO_DATA = Path(__file__).resolve().parents[1] / "data"
 KEY, DIGEST = "cocoop_tutorial", "digest"  # in the metadata of a safetensors file
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, and the limit on a file's size
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def cache_root() -> Path:
@@ -33,6 +44,62 @@ def cache_root() -> Path:
     if (REPO_DATA / "package.json").exists():
         return REPO_DATA / "cache"
     return Path.home() / ".cache" / "cocoop_tutorial"
+
+
+@contextlib.contextmanager
+def file_errors(what: str, kept: str = "") -> Iterator[None]:
+    """Turns an error of the file system into one that names the path, the reason and the remedy.
+
+    Args:
+        what: What did not work, for example "The icon data could not be made".
+        kept: What is unchanged nevertheless.
+
+    Raises:
+        FileError: The block met a full disk, a folder without permission, or the like.
+    """
+    try:
+        yield
+    except CocoopError:  # some are also an OSError
+        raise
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = "free some space" if error.errno in FULL else "check the path"
+        remedy = "change its permissions" if error.errno in CLOSED else remedy
+        advice = "; ".join(filter(None, (kept, f"{remedy} or choose another folder.")))
+        reason = f"{where}{error.strerror or first_line(error)}"
+        raise FileError(f"{what} ({reason}). {advice[0].upper()}{advice[1:]}") from error
+
+
+@contextlib.contextmanager
+def locked(path: Path, doing: str) -> Iterator[bool]:
+    """Lets one process at a time into the block; the others say so and wait.
+
+    The lock ends with its process, however that ends.
+
+    Args:
+        path: The lock file; missing folders are made.
+        doing: What is done in the block, for example "making the icon data".
+
+    Yields:
+        Whether another process was in the block, so that the work may be done already.
+
+    Raises:
+        FileError: The lock file cannot be made.
+    """
+    lock = filelock.FileLock(path)
+    with file_errors(f"{path} could not be locked"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+            waited = False
+        except filelock.Timeout:
+            print(f"Another process is {doing}. Waiting for it.", file=sys.stderr, flush=True)
+            lock.acquire()
+            waited = True
+    try:
+        yield waited
+    finally:
+        lock.release()
 
 
 def write_atomic(path: str | Path, data: bytes) -> Path:
@@ -49,28 +116,21 @@ def write_atomic(path: str | Path, data: bytes) -> Path:
         FileError: It cannot be written; an older file is unchanged.
     """
     path = Path(path)
-    part = None
-    try:
+    with file_errors(f"{path} could not be written", "an older file is unchanged"):
         path.parent.mkdir(parents=True, exist_ok=True)
         # In the same folder, because a rename is atomic only within a file system.
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=_part_prefix(path), suffix=".part", delete=False
         ) as file:
-            part = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o666 & ~_umask())
-        part.replace(path)
-    except OSError as error:
-        raise FileError(
-            f"{path} could not be written ({error.strerror}). An older file is unchanged; "
-            "free some space or choose another folder."
-        ) from error
-    finally:
-        if part is not None:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o666 & ~_umask())
+                os.replace(file.name, path)
+            finally:
+                with contextlib.suppress(OSError):
+                    os.unlink(file.name)
     return path
 
 

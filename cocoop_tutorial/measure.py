@@ -1,11 +1,12 @@
 """Time and memory, measured (chapter 5)."""
 
+import contextlib
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import psutil
@@ -13,6 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from cocoop_tutorial.allocator import give_back_freed_memory
+
+# By kind of control group ("" is version 2): files with the limit and the use, prefix in the
+# statistics.
+LIMITS = {
+    "": ("memory.max", "memory.current", ""),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+}
 
 
 @dataclass(frozen=True)
@@ -98,3 +106,40 @@ def peak_bytes(run: Callable[[], Any], device: str | torch.device = "cpu") -> tu
         status = Path("/proc/self/status").read_text()
         peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
     return peak - before, peak
+
+
+def free_memory(
+    cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> int:
+    """Bytes of main memory that this process can still use.
+
+    Containers and batch systems limit memory by control groups, whatever the machine has, and a
+    process that exceeds the limit is killed without a message.
+
+    Args:
+        cgroups: Where the control groups are mounted.
+        own: The file that lists the groups of this process.
+
+    Returns:
+        The smallest of what is available on the machine and what each limit leaves.
+    """
+    return max(0, min([psutil.virtual_memory().available, *_left_by_limits(cgroups, own)]))
+
+
+def _left_by_limits(cgroups: Path, own: Path) -> Iterator[int]:
+    """What each memory limit leaves, of this process's control groups and of those around them."""
+    for line in own.read_text().splitlines() if own.is_file() else []:
+        _, kind, group = line.split(":", 2)
+        if kind in LIMITS:
+            path = PurePosixPath(group.lstrip("/"))  # inside a container it may not exist
+            for folder in (path, *path.parents):
+                with contextlib.suppress(OSError, ValueError, KeyError):  # "max" is no limit
+                    yield _left(cgroups / kind / folder, *LIMITS[kind])
+
+
+def _left(group: Path, limit: str, used: str, prefix: str) -> int:
+    lines = (group / "memory.stat").read_text().splitlines()
+    facts = dict(line.split(" ", 1) for line in lines)
+    # Cached files count as used, but the system drops them when memory gets short.
+    cached = sum(int(facts[f"{prefix}{state}_file"]) for state in ("active", "inactive"))
+    return int((group / limit).read_text()) - int((group / used).read_text()) + cached

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,16 @@ def test_the_table_for_contributors_lists_the_rooms_in_this_order() -> None:
     table = text.split("## Rooms")[1].split("## ")[0]
     rooms = re.findall(r"^\| (?:`(\w+)/`|the (ground)) \|", table, re.MULTILINE)
     assert tuple(folder or ground for folder, ground in rooms) == LAYERS
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """Not even within a function: whoever reads one of two modules must then read the other."""
+    names = {path.relative_to(PACKAGE).with_suffix("").parts: path for path in FILES}
+    graph = {
+        parts: {t[:n] for t in imports(path) for n in (len(t), len(t) - 1) if t[:n] in names}
+        for parts, path in names.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join("/".join(parts) for parts in error.args[1]))

@@ -21,6 +21,7 @@ from IPython.display import Markdown, display
 from cocoop_tutorial.book import plots
 from cocoop_tutorial.progress import quiet
 from cocoop_tutorial.results import PACKAGES, device_name, load_result, package_versions
+from cocoop_tutorial.seeds import check_seed
 
 __all__ = ["cite_result", "load_result", "setup", "show_source", "show_text"]
 
@@ -53,8 +54,9 @@ def setup(seed: int = 1, world: str | None = None) -> None:
 
 def seed_everything(seed: int) -> None:
     """Seeds Python's, NumPy's and PyTorch's global generators."""
+    seed = check_seed(seed)
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)  # it takes no larger one
     torch.manual_seed(seed)
 
 

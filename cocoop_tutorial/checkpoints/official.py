@@ -59,6 +59,8 @@ PREFIXES = ("module.", "prompt_learner.")  # of a model in DataParallel, and of 
 def read_official(path: str | Path) -> dict[str, Tensor]:
     """The tensors of an official checkpoint, by name; nothing in the file is executed.
 
+    Checkpoints of KgCoOp (2303.13283) are read as CoOp's, because a trained KgCoOp is one.
+
     Raises:
         MissingDataError: No such file.
         CheckpointError: The file holds more than tensors, is damaged, or holds no prompt.
@@ -72,7 +74,12 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
             f"{path} has no state_dict with a context ('ctx'). Official prompts are in "
             "prompt_learner/model.pth.tar-N."
         )
+    if "bias_vectors" in tensors:  # KgCoOp: a CoOp whose other parameters are never used
+        unused = ("bias_vectors", "meta_net.linear1.weight", "meta_net.linear1.bias")
+        tensors = {name: value for name, value in tensors.items() if name not in unused}
     for name, value in tensors.items():
+        if value.layout is not torch.strided or value.is_meta:
+            raise CheckpointError(f"{path}: {name} is not an ordinary tensor. Save it densely.")
         if value.numel() * value.itemsize > value.untyped_storage().nbytes():
             raise CheckpointError(f"{path}: {name} claims to be larger than its data in the file.")
     for name, dims in DIMENSIONS.items():

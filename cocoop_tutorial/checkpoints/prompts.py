@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
@@ -14,6 +15,7 @@ from cocoop_tutorial.errors import CheckpointError
 from cocoop_tutorial.files import read_tensors, write_tensors
 
 VERSION = 1  # of the file's layout
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 SIZES = ("text width", "joint width", "context length")
 Value = str | int | float | bool | None  # of an option: a JSON value without nesting
 
@@ -83,23 +85,42 @@ def check_facts(facts: Mapping[str, Any], path: str | Path) -> None:
         "classnames": isinstance(names, list) and all(isinstance(name, str) for name in names),
         "training": isinstance(facts.get("training", {}), dict),
     }
-    if wrong := [f"{name} {facts[name]!r:.80}" for name, fine in right.items() if not fine]:
-        what = ", ".join(wrong)
-        raise CheckpointError(f"{path} has an impossible {what}. Copy it again.")
+    refuse_impossible(facts, right, path, "Copy it again.")
 
 
-def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Refuses parameters that contain infinity or not-a-number.
+def refuse_impossible(
+    facts: Mapping[str, Any], right: Mapping[str, bool], path: str | Path, remedy: str
+) -> None:
+    """Refuses a file with facts that cannot be.
+
+    Args:
+        facts: The facts.
+        right: Whether each is right, by name.
+        path: The file.
+        remedy: What to do.
 
     Raises:
-        CheckpointError: One does; the message names it.
+        CheckpointError: One is not; the message names it and its value.
+    """
+    if wrong := [f"{name} {facts.get(name)!r:.80}" for name, fine in right.items() if not fine]:
+        raise CheckpointError(f"{path} has an impossible {', '.join(wrong)}. {remedy}")
+
+
+def check_finite(
+    state: Mapping[str, Tensor],
+    path: str | Path,
+    remedy: str = "Train the prompt again with a lower lr.",
+) -> None:
+    """Refuses parameters that are not floating-point numbers, or not finite.
+
+    Raises:
+        CheckpointError: One is not; the message names it.
     """
     for name, value in state.items():
+        if value.dtype not in FLOATS:
+            raise CheckpointError(f"{path}: {name} holds {value.dtype} values. {remedy}")
         if not value.isfinite().all():
-            raise CheckpointError(
-                f"{path}: {name} has values that are not finite, so this prompt is useless. "
-                "Train it again with a lower lr."
-            )
+            raise CheckpointError(f"{path}: {name} has values that are not finite. {remedy}")
 
 
 def sizes_of(clip: FrozenCLIP) -> dict[str, int]:

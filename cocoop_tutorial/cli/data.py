@@ -1,11 +1,13 @@
 """`cocoop data ...`: make, fetch, list and check the data sets."""
 
+import dataclasses
 import json
 from typing import Annotated, Any
 
 import typer
 
 from cocoop_tutorial.cli.options import Json, Root
+from cocoop_tutorial.cli.stopping import stoppable
 
 app = typer.Typer(
     help="The data sets: make the icon ones, fetch the paper's, see and check what is there.",
@@ -25,7 +27,8 @@ def build(
     """Make the icon data sets, except those that are there and up to date."""
     from cocoop_tutorial.datasets import icons
 
-    icons.build(progress=not quiet)
+    with stoppable("Finished data sets stay. Run 'cocoop data build' again to make the others."):
+        icons.build(progress=not quiet)
     typer.echo(f"{len(icons.NAMES)} icon data sets are ready.")
 
 
@@ -66,29 +69,35 @@ def _papers_data(root: Root) -> list[dict[str, Any]]:
     ]
 
 
-@app.command("verify")
-def verify(
+@app.command("check")
+def check(
     name: Annotated[
         str | None, typer.Argument(help="A data set; without one, all icon data sets.")
     ] = None,
+    as_json: Json = False,
     root: Root = None,
 ) -> None:
-    """Compare every icon image with its digest, or decode every image of one data set.
+    """Check whether a data set is complete, readable and the published one.
 
-    The exit status is 1 if something is missing, changed or unreadable.
+    It counts classes and images, compares the split file with the official one, decodes every
+    image, and looks for images that are in several splits. Icons are compared with their digests.
+    The exit status is 1 if there is a problem.
     """
+    from cocoop_tutorial.datasets import icons
+    from cocoop_tutorial.datasets.check import check, describe
+
     if name is None:
-        from cocoop_tutorial.datasets import icons
-
-        wrong = icons.verify()
-        for line in wrong:
-            typer.echo(line)
-        typer.echo("All icon images are unchanged." if not wrong else "Run: cocoop data build")
-        raise typer.Exit(1 if wrong else 0)
-    from cocoop_tutorial.datasets.images import check_images
-    from cocoop_tutorial.datasets.load import load_dataset
-
-    typer.echo(f"{check_images(load_dataset(name, root))!r}: every image is readable.")
+        problems = icons.verify()
+        facts = {"problems": problems}
+        text = "\n".join([*problems, "Run: cocoop data build"]) if problems else ""
+    else:
+        report = check(name, root)
+        problems, facts, text = report.problems, dataclasses.asdict(report), describe(report)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1, default=str))
+    else:
+        typer.echo(text or "All icon data sets are as they were made.")
+    raise typer.Exit(1 if problems else 0)
 
 
 @app.command("fetch")
@@ -100,5 +109,6 @@ def fetch(
     from cocoop_tutorial.datasets.download import download
     from cocoop_tutorial.datasets.load import data_root, load_dataset
 
-    download(name, data_root(root))
-    typer.echo(repr(load_dataset(name, root)))
+    with stoppable(f"Run 'cocoop data fetch {name}' again, which continues where it stopped."):
+        download(name, data_root(root))
+        typer.echo(repr(load_dataset(name, root)))

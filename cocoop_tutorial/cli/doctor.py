@@ -118,7 +118,9 @@ def check_memory(need_gb: float = 4) -> Finding:
     """Free memory."""
     import psutil
 
-    free, total = psutil.virtual_memory().available / GB, psutil.virtual_memory().total / GB
+    from cocoop_tutorial.measure import free_memory
+
+    free, total = free_memory() / GB, psutil.virtual_memory().total / GB
     found = f"{free:.1f} GB free of {total:.1f}"
     if free < need_gb / 2:
         return Finding("memory", FAIL, found, f"Close programs: {need_gb:g} GB should be free.")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -62,10 +63,16 @@ for command in (data, train, evaluate, reproduce):
 def main() -> None:
     """Runs the command line; an error of this library becomes one line and exit status 1."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            app()
     except CocoopError as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         sys.exit(1)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    typer.secho(f"warning: {message}", fg=typer.colors.YELLOW, err=True)
 
 
 if __name__ == "__main__":

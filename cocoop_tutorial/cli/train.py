@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cocoop_tutorial.classnames import clean_name
 from cocoop_tutorial.cli import options as opt
 from cocoop_tutorial.cli import scores
 from cocoop_tutorial.cli.evaluate import PROMPTS
@@ -52,12 +53,15 @@ Backbone = Annotated[
 Data = Annotated[str, typer.Option(help="A data set ('cocoop data show'), or a folder of images.")]
 Classes = Annotated[Trained, typer.Option(help="base: the first half; the rest is for testing.")]
 Shots = Annotated[int, typer.Option(min=1, help="Training images per class.")]
-Seed = Annotated[int, typer.Option(help="Of the shots, the first context and the order.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**64 - 1, help="Of the shots, the first context and the order.")
+]
 CtxInit = Annotated[
     str | None, typer.Option(help=f"First words of the context; by default '{WORDS}'.")
 ]
 NCtx = Annotated[
-    int | None, typer.Option(min=1, help="Begin with that many random vectors, not words.")
+    int | None,
+    typer.Option(min=1, max=1000, help="Begin with that many random vectors, not words."),
 ]
 NamePosition = Annotated[
     opt.Position, typer.Option(help="CoOp only: where in the context the name stands.")
@@ -74,7 +78,7 @@ BatchSize = Annotated[
 MicroBatch = Annotated[
     int | None, typer.Option(min=1, help="Images at once: less memory, the same step.")
 ]
-Rate = Annotated[float, typer.Option(help="Highest learning rate.")]
+Rate = Annotated[float, typer.Option(min=0, max=100, help="Highest learning rate.")]
 Warmup = Annotated[int, typer.Option(min=0, help="Epochs at 1e-5 first.")]
 Transform = Annotated[
     View, typer.Option(help="test: fixed, quick; train: the paper's random crops.")
@@ -116,11 +120,11 @@ def train(
 ) -> None:
     """See HELP; the defaults of the options are the paper's."""
     from cocoop_tutorial import distributed
-    from cocoop_tutorial.clip.load import load_clip
-    from cocoop_tutorial.datasets.splits import few_shot
+    from cocoop_tutorial.clip.load import check_backbone, load_clip
     from cocoop_tutorial.training.config import TrainConfig
+    from cocoop_tutorial.training.state import own_folder
 
-    options = _context(method, ctx_init, n_ctx, class_token_position, class_specific)
+    context = _context(method, ctx_init, n_ctx, class_token_position, class_specific)
     config = TrainConfig(
         epochs=epochs, batch_size=batch_size, micro_batch=micro_batch,
         feature_batch=feature_batch, lr=lr, warmup_epochs=warmup_epochs,
@@ -128,15 +132,14 @@ def train(
     )  # fmt: skip
     folder = out or Path("runs") / f"{Path(data).resolve().name}-{method}-{seed}"
     with distributed.session(device) as own_device:
-        # The shots are drawn before the split into halves, as in the official code.
-        few = few_shot(scores.load_data(data, root), shots, seed)
-        subsets = scores.subsets_of(few, classes == "base", skip_unreadable)
-        clip = load_clip(backbone, own_device, precision.value)
-        model = _new_model(clip, subsets, method.value, options, seed)
-        if restart:
-            _forget(folder)
-        facts = {"data": data, "classes": classes.value, "shots": shots}
-        result = _train_and_score(model, subsets, config, facts, folder)
+        check_backbone(backbone, own_device, precision.value)
+        with own_folder(folder):
+            subsets = _few_shots(data, root, shots, seed, classes == "base", skip_unreadable)
+            clip = load_clip(backbone, own_device, precision.value)
+            model = _new_model(clip, subsets, method.value, context, seed)
+            _forget(folder, restart)
+            facts = {"data": data, "classes": classes.value, "shots": shots}
+            result = _train_and_score(model, subsets, config, facts, folder)
         if distributed.is_main():
             scores.show_scores(result, as_json)
 
@@ -146,6 +149,8 @@ def _context(
 ) -> dict[str, Any]:
     """The options of the model that say what its context is."""
     words = WORDS if ctx_init is None and n_ctx is None else ctx_init
+    if ctx_init is not None and not clean_name(ctx_init):
+        raise typer.BadParameter("--ctx-init has no words. Use --n-ctx for a random start.")
     options: dict[str, Any] = {"n_ctx": n_ctx, "ctx_init": words}
     if method is Method.coop:
         return options | {"class_token_position": position.value, "class_specific": specific}
@@ -156,12 +161,22 @@ def _context(
     return options
 
 
-def _forget(folder: Path) -> None:
-    """Removes the checkpoint of the run in a folder."""
+def _few_shots(
+    data: str, root: Path | None, shots: int, seed: int, halves: bool, skip_unreadable: bool
+) -> scores.Subsets:
+    """Draws the shots before the split into halves, as the official code does."""
+    from cocoop_tutorial.datasets.splits import few_shot
+
+    few = few_shot(scores.load_data(data, root), shots, seed)
+    return scores.subsets_of(few, halves, skip_unreadable)
+
+
+def _forget(folder: Path, restart: bool) -> None:
+    """Removes the checkpoint of the run in a folder, if a restart was asked for."""
     from cocoop_tutorial.distributed import is_main
     from cocoop_tutorial.training.state import FILE
 
-    if is_main():
+    if restart and is_main():
         (folder / FILE).unlink(missing_ok=True)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +21,7 @@ from torch import Tensor
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.clip.identity import (
     describe_transform,
+    fingerprint,
     has_hooks,
     is_published,
     machine,
@@ -37,9 +39,13 @@ MEMORY_BYTES = 2 * 1024**3  # per backbone: half a million images at E = 1024
 DISK_BYTES = 2 * 1024**3  # of all backbones together
 DAY = 24 * 3600
 Key = tuple[str, Any]  # digest, and what is not in it: a transform or a backbone of one's own
-_memory: "WeakKeyDictionary[FrozenCLIP, OrderedDict[Key, Tensor]]" = WeakKeyDictionary()
+# Features with their fingerprint, because the caller may write to them.
+Entries = OrderedDict[Key, tuple[Tensor, Hashable]]
+_memory: WeakKeyDictionary[FrozenCLIP, Entries] = WeakKeyDictionary()
 
 
+@torch.inference_mode(False)  # because what is kept must be fit for training too
+@torch.no_grad()
 def image_features(
     clip: FrozenCLIP,
     split: Split,
@@ -75,16 +81,17 @@ def image_features(
         return _encode(clip, split, transform, batch_size), labels
     entries = _memory.setdefault(clip, OrderedDict())
     key = _key(clip, split, transform, batch_size)
-    if key not in entries:
+    features, kept = entries.get(key, (None, None))
+    if features is None or kept != fingerprint((), [features]):
         features = _load(key, clip)
         if features is None:
             features = _encode(clip, split, transform, batch_size)
             key = _key(clip, split, transform, batch_size)  # an image may have changed meanwhile
             _store(key, features)
-        entries[key] = features
+        entries[key] = features, fingerprint((), [features])
         _trim(entries)
     entries.move_to_end(key)
-    return entries[key], labels
+    return features, labels
 
 
 def _encode(clip: FrozenCLIP, split: Split, transform: Transform, batch_size: int) -> Tensor:
@@ -113,8 +120,8 @@ def _key(clip: FrozenCLIP, split: Split, transform: Transform, batch_size: int) 
     return digest, None if words and published else transform
 
 
-def _trim(entries: "OrderedDict[Key, Tensor]") -> None:
-    while len(entries) > 1 and sum(t.nbytes for t in entries.values()) > MEMORY_BYTES:
+def _trim(entries: Entries) -> None:
+    while len(entries) > 1 and sum(t.nbytes for t, _ in entries.values()) > MEMORY_BYTES:
         entries.popitem(last=False)
 
 

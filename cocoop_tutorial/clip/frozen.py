@@ -125,7 +125,6 @@ class FrozenCLIP(nn.Module):
                 "Shorten the class name or the template."
             )
 
-    @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
         """Encodes images with the image tower.
 
@@ -133,10 +132,13 @@ class FrozenCLIP(nn.Module):
             images: `[B, 3, H, W]`, as `preprocess` returns them, on any device.
 
         Returns:
-            `[B, E]`, L2-normalised.
+            `[B, E]`, L2-normalised; without gradient, unless the images require one.
         """
         images = images.to(self.device, self.dtype)
-        return F.normalize(self.model.encode_image(images), dim=-1)
+        if not len(images):  # which open_clip's vision transformer cannot reshape
+            return images.new_zeros(0, self.embed_dim)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
+            return F.normalize(self.model.encode_image(images), dim=-1)
 
     @torch.no_grad()
     def encode_text(self, texts: list[str], batch_size: int = 256) -> Tensor:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
-from safetensors import SafetensorError
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -27,9 +28,12 @@ from cocoop_tutorial.precision import PRECISIONS, Precision
 
 ICON_CLIP = Path(__file__).parents[1] / "weights" / "icon-clip"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CONFIG = "open_clip_config.json"
+MAX_LAYERS = 1000  # of a tower; the largest published ones have about a hundred
 RANDOM_SEED = 0  # of the weights of "MODEL/random"
 
 
+@torch.inference_mode(False)  # weights made in inference mode could not be trained through
 def load_clip(
     name: str = "icon-clip", device: str | torch.device | None = None, precision: str = "fp32"
 ) -> FrozenCLIP:
@@ -54,17 +58,39 @@ def load_clip(
 
     Introduced in chapter 1.
     """
+    target = check_backbone(name, device, precision)
+    if path := _folder(name):
+        return _from_folder(path, name, precision, target)
+    model, tokenizer = _from_registry(name, Precision(precision).of_weights)
+    return FrozenCLIP(model, name, precision, tokenizer).to(target)
+
+
+def check_backbone(
+    name: str, device: str | torch.device | None, precision: str = "fp32"
+) -> torch.device:
+    """Finds what is wrong with the arguments of `load_clip`, without reading or fetching weights.
+
+    Returns:
+        The device.
+
+    Raises:
+        UnknownNameError, MissingDataError, DeviceError: As `load_clip` does.
+    """
     target = _device(device)
     _check_precision(precision, target)
-    kind = Precision(precision).of_weights
-    if name == "icon-clip":
-        model, tokenizer = _from_folder(ICON_CLIP, kind)
-    elif name.startswith("local-dir:"):
-        path = Path(name.removeprefix("local-dir:")).expanduser()
-        model, tokenizer = _from_folder(path, kind)
+    if path := _folder(name):
+        _check_files(path)
     else:
-        model, tokenizer = _from_registry(name, kind)
-    return FrozenCLIP(model, name, precision, tokenizer).to(target)
+        _parse(name)
+    return target
+
+
+def _folder(name: str) -> Path | None:
+    """The folder of a backbone, unless it is one of open_clip's."""
+    if name == "icon-clip":
+        return ICON_CLIP
+    local = name.startswith("local-dir:")
+    return Path(name.removeprefix("local-dir:")).expanduser() if local else None
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -72,7 +98,7 @@ def _device(device: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         target = torch.device(device)
-        torch.zeros(1, device=target)
+        torch.zeros(1, device=target).item()  # which the device "meta" cannot
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise DeviceError(
             f"This machine has no usable device {str(device)!r} ({first_line(error)}). "
@@ -100,26 +126,62 @@ def _check_precision(precision: str, device: torch.device) -> None:
         ) from error
 
 
-def _from_folder(path: Path, precision: str) -> tuple[nn.Module, Any]:
-    """Model and tokenizer from an open_clip model directory."""
-    config_file = path / "open_clip_config.json"
-    if not config_file.is_file():
-        raise MissingDataError(f"{path} has no open_clip_config.json.{_hint(path)}")
-    if not any(f.suffix in {".safetensors", ".bin", ".pth"} for f in path.iterdir()):
+def _check_files(path: Path) -> None:
+    if not (path / CONFIG).is_file():
+        raise MissingDataError(f"{path} has no {CONFIG}.{_hint(path)}")
+    if not _weights(path):
         raise MissingDataError(
             f"{path} has a configuration but no weights (open_clip_model.safetensors).{_hint(path)}"
         )
+
+
+def _weights(path: Path) -> list[Path]:
+    return [f for f in path.iterdir() if f.suffix in {".safetensors", ".bin", ".pth"}]
+
+
+def _from_folder(path: Path, name: str, precision: str, device: torch.device) -> FrozenCLIP:
+    """A backbone from an open_clip model directory, after both towers have been tried."""
     try:
-        config = json.loads(config_file.read_text())["model_cfg"]
+        config = json.loads((path / CONFIG).read_text())["model_cfg"]
         _check_kind(str(path), config)
-        return _create(f"local-dir:{path}", precision=precision)
+        _check_sizes(path, config)
+        kind = Precision(precision).of_weights
+        model, tokenizer = _create(f"local-dir:{path}", precision=kind)
+        clip = FrozenCLIP(model, name, precision, tokenizer).to(device)
+        clip.encode_image(clip.preprocess(Image.new("RGB", (8, 8))).unsqueeze(0))
+        clip.encode_text([""])
+        return clip
     except CocoopError:
         raise
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
+    except Exception as error:  # a wrong configuration can fail in any way
         raise BackboneError(
             f"The model in {path} does not load: {first_line(error)}. "
-            "Check its open_clip_config.json against its weights, or fetch the folder again."
+            f"Check its {CONFIG} against its weights, or fetch the folder again."
         ) from error
+
+
+def _check_sizes(path: Path, config: dict[str, Any]) -> None:
+    """Refuses a model that is larger than its weights, before memory for it is taken."""
+    for tower in ("vision_cfg", "text_cfg"):
+        layers = config[tower].get("layers", 0)
+        if np.sum(layers) > MAX_LAYERS:
+            raise BackboneError(
+                f"{path / CONFIG} has a tower with {layers!r:.80} layers. Check it."
+            )
+    try:
+        with torch.device("meta"):  # tensors without memory
+            model, _ = _create(f"local-dir:{path}", load_weights=False, device="meta")
+    except (NotImplementedError, RuntimeError):
+        if config["vision_cfg"].get("timm_model_name"):
+            return  # some of timm's models look at values while they are built
+        raise
+    values = sum(x.numel() for x in (*model.parameters(), *model.buffers()))
+    size = max(file.stat().st_size for file in _weights(path))
+    if values > size:
+        raise BackboneError(
+            f"{path / CONFIG} describes a model of {values:,} values, but the weights beside it "
+            f"have {size:,} bytes. Check its sizes, or fetch the folder again."
+        )
 
 
 def _hint(path: Path) -> str:

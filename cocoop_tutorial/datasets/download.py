@@ -9,8 +9,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from cocoop_tutorial.datasets.archives import extract, fetch
+from cocoop_tutorial.datasets.archives import OURS, extract, fetch
 from cocoop_tutorial.errors import DataError, UnknownNameError, suggest
+from cocoop_tutorial.files import file_errors, locked
 
 OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 
@@ -93,7 +94,8 @@ FILES = {
 def download(name: str, root: Path) -> None:
     """Downloads a data set and lays it out as the official code expects.
 
-    Files that are there already stay; an interrupted call can be repeated.
+    Files that are there already stay; an interrupted call can be repeated. Of several calls at
+    once, one works and the others wait for it.
 
     Args:
         name: A key of `FILES`.
@@ -103,32 +105,44 @@ def download(name: str, root: Path) -> None:
         UnknownNameError: This data set cannot be downloaded by a program.
         MissingDataError: The download failed.
         DataError: An archive is damaged.
+        FileError: The disk is full, or a folder cannot be written.
     """
     if name not in FILES:
         raise UnknownNameError(f"{name!r} cannot be downloaded. {suggest(name, FILES)}")
-    for file in FILES[name]:
-        install(file, root)
+    lock = root / ".downloads" / f"{name}.lock"
+    with locked(lock, f"downloading {name} to {root}") as waited:
+        if waited and all((root / file.target).exists() for file in FILES[name]):
+            return
+        for file in FILES[name]:
+            install(file, root)
 
 
 def install(file: File, root: Path) -> None:
     """Downloads a file and puts its content into place.
 
+    An archive that was put into `.downloads` by hand stays there.
+
     Raises:
         MissingDataError: It cannot be downloaded.
         DataError: It is damaged, or has other content than expected.
+        FileError: The disk is full, or a folder cannot be written.
     """
-    archive = fetch(file.url, file.md5, root / ".downloads")
-    source, work = archive, archive.with_name(archive.name + ".unpacked")
-    for step, wanted in enumerate(file.inside):
-        folder = work / str(step)
-        if not folder.exists():
-            extract(source, folder)
-        source = folder / wanted
-        if not source.exists():
-            raise DataError(f"{archive} has no {wanted!r}; its publisher must have changed it.")
-    place(source, root / file.target)
-    archive.unlink(missing_ok=True)
-    shutil.rmtree(work, ignore_errors=True)
+    archive = source = fetch(file.url, file.md5, root / ".downloads")
+    work = archive.with_name(archive.name + ".unpacked")
+    with file_errors(f"{archive} could not be installed", "run the same command again to continue"):
+        shutil.rmtree(work, ignore_errors=True)
+        for step, wanted in enumerate(file.inside):
+            extract(source, work / str(step))
+            source = work / str(step) / wanted
+            if not source.exists():
+                raise DataError(f"{archive} has no {wanted!r}; its publisher must have changed it.")
+        if source == archive and archive.suffix != OURS:
+            work.mkdir()
+            source = Path(shutil.copy(archive, work))
+        place(source, root / file.target)
+        if archive.suffix == OURS:
+            archive.unlink(missing_ok=True)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def place(source: Path, target: Path) -> None:

@@ -3,7 +3,8 @@
 import hashlib
 import os
 import time
-from collections import deque
+import warnings
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -13,11 +14,13 @@ import torch
 from joblib import cpu_count
 from torch import Tensor
 
-from cocoop_tutorial.datasets.splits import Dataset, Split, open_image
+from cocoop_tutorial.datasets.decode import is_turned, open_image
+from cocoop_tutorial.datasets.splits import Dataset, Split
 from cocoop_tutorial.errors import DataError
 from cocoop_tutorial.progress import bar
 
 SETTLED = 2.0  # seconds; a younger file may change again within one tick of the file system's clock
+TURNED = "turned"
 _known_digests: dict[Path, tuple[tuple[int, ...], str]] = {}
 
 
@@ -65,7 +68,7 @@ def _decode(transform: Callable[..., Tensor], path: Path, seed: int | None) -> T
     return transform(open_image(path), torch.Generator().manual_seed(seed))
 
 
-def image_digests(paths: Sequence[Path]) -> list[str]:
+def image_digests(paths: Sequence[Path | str]) -> list[str]:
     """Digests of the content of files, to recognise images whatever their path.
 
     A file is read again only if its size or one of its times has changed.
@@ -77,7 +80,7 @@ def image_digests(paths: Sequence[Path]) -> list[str]:
         N digests; "" for a file that cannot be read.
     """
     with ThreadPoolExecutor(cpu_count()) as pool:
-        return list(pool.map(_digest, paths))
+        return list(pool.map(_digest, map(Path, paths)))
 
 
 def _digest(path: Path) -> str:
@@ -109,15 +112,11 @@ def check_images(data: Dataset, skip: bool = False) -> Dataset:
     Raises:
         DataError: Some images cannot be read and `skip` is not set; the message names the first.
     """
-    paths = sorted({p for s in (data.train, data.val, data.test) for p, _ in s.samples})
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        problems = list(bar(pool.map(_problem, paths), "checking images", total=len(paths)))
-    bad = {path for path, problem in zip(paths, problems, strict=True) if problem}
-    if bad and not skip:
-        first = next(problem for problem in problems if problem)
-        raise DataError(f"{data.name}: {len(bad)} of {len(paths)} images are unreadable. {first}")
-    if not bad:
+    paths = {path for split in (data.train, data.val, data.test) for path, _ in split.samples}
+    if not skip:
+        check_readable(paths, data.name)
         return data
+    bad = _unreadable(paths)
     train, val, test = (
         Split([x for x in split.samples if x[0] not in bad])
         for split in (data.train, data.val, data.test)
@@ -125,9 +124,62 @@ def check_images(data: Dataset, skip: bool = False) -> Dataset:
     return replace(data, train=train, val=test if data.val is data.test else val, test=test)
 
 
+def check_readable(paths: set[Path], where: str) -> None:
+    """Decodes images once, to find the broken ones.
+
+    Args:
+        paths: Image files.
+        where: What they belong to, for the message.
+
+    Raises:
+        DataError: Some cannot be read; the message names the first.
+    """
+    if bad := _unreadable(paths):
+        counts = f"{len(bad)} of {len(paths)} images are unreadable"
+        raise DataError(f"{where}: {counts}. {bad[min(bad)]}")
+
+
+def _unreadable(paths: set[Path]) -> dict[Path, str]:
+    """Path to error message of the images that cannot be read; warns about turned ones."""
+    files = sorted(paths)
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        found = list(bar(pool.map(_problem, files), "checking images", total=len(files)))
+    problems = dict(zip(files, found, strict=True))
+    if turned := [path for path, problem in problems.items() if problem == TURNED]:
+        warnings.warn(
+            f"{len(turned)} images, for example {turned[0]}, are turned by their EXIF orientation. "
+            "It is ignored here, as in the official code. To turn their pixels, save "
+            "PIL.ImageOps.exif_transpose(image) in their place.",
+            stacklevel=4,
+        )
+    return {path: problem for path, problem in problems.items() if problem not in ("", TURNED)}
+
+
 def _problem(path: Path) -> str:
     try:
-        open_image(path)
+        return TURNED if is_turned(open_image(path)) else ""
     except DataError as error:
         return str(error)
-    return ""
+
+
+def shared_images(data: Dataset) -> list[list[Path]]:
+    """Finds images that are in more than one split, for example in train and in test.
+
+    Args:
+        data: The data set.
+
+    Returns:
+        Groups of files with the same content, byte by byte, that several splits hold. A file that
+        is itself listed in several splits is a group of its own.
+    """
+    splits = {id(split): split for split in (data.train, data.val, data.test)}  # val may be test
+    listed = [(path, key) for key, split in splits.items() for path, _ in split.samples]
+    places: dict[str, set[tuple[Path, int]]] = defaultdict(set)
+    for digest, place in zip(image_digests([path for path, _ in listed]), listed, strict=True):
+        places[digest].add(place)
+    places.pop("", None)  # files that cannot be read
+    return [
+        sorted({path for path, _ in group})
+        for group in places.values()
+        if len({key for _, key in group}) > 1
+    ]

@@ -12,7 +12,7 @@ from cocoop_tutorial.errors import UnknownNameError, suggest
 
 def data_root(root: Path | str | None = None) -> Path:
     """The folder of the real data: `root`, else $COCOOP_DATA, else `./data`."""
-    return Path(root or os.environ.get("COCOOP_DATA") or "data").expanduser()
+    return Path(os.path.expanduser(root or os.environ.get("COCOOP_DATA") or "data"))
 
 
 def load_dataset(name: str, root: Path | str | None = None, download: bool = False) -> Dataset:
@@ -39,7 +39,7 @@ def load_dataset(name: str, root: Path | str | None = None, download: bool = Fal
         return icons.load(name, root)
     if name not in NAMES:
         raise UnknownNameError(
-            f"Unknown data set {name!r}. {suggest(name, [*icons.NAMES, *NAMES])} "
+            f"Unknown data set {name!r}. {suggest(str(name), [*icons.NAMES, *NAMES])} "
             "Your own images load with ImageFolder(path)."
         )
     folder = data_root(root)

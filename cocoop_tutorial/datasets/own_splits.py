@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cocoop_tutorial.datasets.folder import class_folders, divide
 from cocoop_tutorial.datasets.splits import Sample, Split
-from cocoop_tutorial.datasets.zhou import Splits, check_exist
+from cocoop_tutorial.datasets.zhou import Splits, check_exist, read_text
 from cocoop_tutorial.errors import DataError, MissingDataError
 
 SEED = 1  # of the shuffle; fixed, so that everybody gets the same split
@@ -91,7 +91,7 @@ def _pets_list(folder: Path, file: str, names: dict[int, str]) -> list[Sample]:
     samples = []
     for line in read_lines(path):
         image, label, *_ = [*line.split(" "), ""]
-        if not label.isdigit():
+        if not label.isdecimal() or int(label) < 1:
             raise DataError(f"{path}: {line!r} does not read like 'Abyssinian_100 1 1 1'.")
         names[int(label) - 1] = image.rpartition("_")[0].lower()
         samples.append((folder / "images" / f"{image}.jpg", int(label) - 1))
@@ -139,9 +139,10 @@ def read_lines(path: Path) -> list[str]:
 
     Raises:
         MissingDataError: There is no such file.
+        DataError: Its encoding is unknown.
     """
     if not path.is_file():
         raise MissingDataError(
             f"There is no file {path}. It belongs to the annotations of the data set."
         )
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]

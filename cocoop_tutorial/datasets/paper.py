@@ -12,6 +12,7 @@ from cocoop_tutorial.datasets.own_splits import read_lines
 from cocoop_tutorial.datasets.splits import Dataset, Split
 from cocoop_tutorial.datasets.zhou import Splits, check_exist, read_zhou_split
 from cocoop_tutorial.errors import DataError, MissingDataError
+from cocoop_tutorial.files import file_errors
 
 LAYOUT = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 
@@ -26,6 +27,7 @@ class Source:
         split: The official split file, inside `folder`.
         template: The hand-written prompt.
         own: Makes our own split if the official file is missing; None if there is no such function.
+        sha256: The digest of the official split file, where one could be seen.
     """
 
     folder: str
@@ -33,12 +35,14 @@ class Source:
     split: str
     template: str = "a photo of a {}."
     own: Callable[[Path], Splits] | None = None
+    sha256: str = ""
 
 
 SOURCES = {
     "caltech101": Source(
         "caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json",
         own=own_splits.caltech101,
+        sha256="43ab95e88d2f6a32a11c4f8dc9f822c534e822f3dbbde2e248af5432d771a6fc",
     ),
     "oxford_pets": Source(
         "oxford_pets", "images", "split_zhou_OxfordPets.json",
@@ -102,17 +106,19 @@ def load_paper(name: str, root: Path) -> Dataset:
     Raises:
         MissingDataError: Its folder, its split file or one of its images is missing.
         DataError: The split file is damaged.
+        FileError: A folder or file cannot be read.
     """
     folder = root / folder_of(name)
-    if not folder.is_dir():
-        raise MissingDataError(f"{name} is not in {folder}. {how_to_get(name, root)}")
-    if name == "imagenet":
-        return load_imagenet(root)
-    if name in SHIFTS:
-        return load_shift(name, root)
-    if name == "fgvc_aircraft":
-        return _aircraft(folder)
-    return _from_source(name, root, SOURCES[name])
+    with file_errors(f"{name} could not be read"):
+        if not folder.is_dir():
+            raise MissingDataError(f"{name} is not in {folder}. {how_to_get(name, root)}")
+        if name == "imagenet":
+            return load_imagenet(root)
+        if name in SHIFTS:
+            return load_shift(name, root)
+        if name == "fgvc_aircraft":
+            return _aircraft(folder)
+        return _from_source(name, root, SOURCES[name])
 
 
 def how_to_get(name: str, root: Path) -> str:

@@ -12,35 +12,11 @@ from typing import Any
 from PIL import Image
 
 from cocoop_tutorial.classnames import check_classnames
+from cocoop_tutorial.datasets.decode import open_image
 from cocoop_tutorial.errors import DataError
+from cocoop_tutorial.seeds import as_int, check_seed
 
 Sample = tuple[Path, int]
-
-
-def open_image(path: Path) -> Image.Image:
-    """Reads an image as RGB; transparent pixels become white.
-
-    Args:
-        path: An image file of any common format.
-
-    Returns:
-        A PIL image in mode "RGB".
-
-    Raises:
-        DataError: The file is missing, cut off, or not an image.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, "white")
-                return Image.alpha_composite(white, image).convert("RGB")
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"Cannot read the image {path}: {error}. Replace the file, or leave such images out "
-            "with check_images(data, skip=True)."
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -48,12 +24,22 @@ class Split:
     """A list of labelled images, which is also a map-style data set for PyTorch.
 
     Attributes:
-        samples: Pairs of image path and label; labels start at 0.
+        samples: Pairs of image path and label; labels start at 0. Paths may be strings, and labels
+            NumPy's or PyTorch's integers: they become `Path` and int.
+
+    Raises:
+        DataError: A sample is no such pair.
 
     Introduced in chapter 2.
     """
 
     samples: list[Sample] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        samples = self.samples if isinstance(self.samples, list) else list(self.samples)
+        if not all(_is_sample(sample) for sample in samples):
+            samples = [_to_sample(i, sample) for i, sample in enumerate(samples)]
+        object.__setattr__(self, "samples", samples)  # because the class is frozen
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -75,6 +61,28 @@ class Split:
         return [label for _, label in self.samples]
 
 
+def _is_sample(sample: Any) -> bool:
+    path, label = sample if type(sample) is tuple and len(sample) == 2 else (None, None)
+    return isinstance(path, Path) and type(label) is int
+
+
+def _to_sample(i: int, sample: Any) -> Sample:
+    try:
+        path, label = sample
+        path = Path(path)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"Sample {i} is {sample!r}; it must be a pair of an image path and a label."
+        ) from error
+    number = as_int(label)
+    if number is None:
+        raise DataError(
+            f"Sample {i} ({path}) has the label {label!r}, of type {type(label).__name__}; "
+            "a label is a whole number, the position of the class in the list of names."
+        )
+    return path, number
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Class names and three splits.
@@ -90,6 +98,10 @@ class Dataset:
             with the paper's.
         subset: "all", "base" or "new".
 
+    Raises:
+        ClassNameError: A class name is empty.
+        DataError: A label is not from 0 to K - 1.
+
     Introduced in chapter 2.
     """
 
@@ -104,7 +116,22 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if self.classnames:  # two classes of ImageNet share a name
-            check_classnames(self.classnames, allow_duplicates=True, where=self.name)
+            names = check_classnames(self.classnames, allow_duplicates=True, where=self.name)
+            object.__setattr__(self, "classnames", names)
+        for part in ("train", "val", "test"):
+            self._check_labels(part)
+
+    def _check_labels(self, part: str) -> None:
+        labels, k = set(getattr(self, part).labels), len(self.classnames)
+        odd = min(labels - set(range(k)), default=None)
+        if odd is None:
+            return
+        advice = "Subtract 1 from each label." if (min(labels), max(labels)) == (1, k) else ""
+        path = next(path for path, label in getattr(self, part).samples if label == odd)
+        raise DataError(
+            f"{self.name}: {part} has the label {odd} (at {path}), but there are {k} class names, "
+            f"so labels run from 0 to {k - 1}. {advice}".rstrip()
+        )
 
     def __repr__(self) -> str:
         subset = "" if self.subset == "all" else f", {self.subset} classes"
@@ -138,18 +165,20 @@ def few_shot(data: Dataset, shots: int = 16, seed: int = 1) -> Dataset:
         The same data set with smaller `train` and `val`, and the same `test`.
 
     Raises:
-        DataError: `shots` is below 1, or there is nothing to draw from.
+        SettingError: The seed is no whole number from 0.
+        DataError: `shots` is no whole number from 1, or there is nothing to draw from.
 
     Introduced in chapter 2; CoOp (2109.01134), section 4.1.
     """
-    if shots < 1:
-        raise DataError(f"shots is {shots}; it must be at least 1.")
+    wanted, seed = as_int(shots), check_seed(seed)
+    if wanted is None or wanted < 1:
+        raise DataError(f"shots is {shots!r}; it must be a whole number from 1.")
     if not data.train.samples:
         raise DataError(f"{data.name} has no training images: it is for testing only.")
     rng = random.Random(seed)
-    train = _draw(data, data.train, shots, rng)
-    _warn_if_short(data, train, shots)
-    val = data.val if data.val is data.test else _draw(data, data.val, min(shots, 4), rng)
+    train = _draw(data, data.train, wanted, rng)
+    _warn_if_short(data, train, wanted)
+    val = data.val if data.val is data.test else _draw(data, data.val, min(wanted, 4), rng)
     return replace(data, train=train, val=val)
 
 
@@ -189,7 +218,7 @@ def base_new(data: Dataset) -> tuple[Dataset, Dataset]:
         The base half and the new half, each with its own class names and with labels from 0.
 
     Raises:
-        DataError: Fewer than two classes.
+        DataError: Fewer than two classes, or a half without any image.
 
     Introduced in chapter 2; CoCoOp (2203.05557), section 4.1.
     """
@@ -205,7 +234,7 @@ def _half(data: Dataset, low: int, high: int, subset: str) -> Dataset:
         return Split([(p, y - low) for p, y in split.samples if low <= y < high])
 
     test = keep(data.test)
-    return replace(
+    half = replace(
         data,
         classnames=data.classnames[low:high],
         train=keep(data.train),
@@ -213,6 +242,12 @@ def _half(data: Dataset, low: int, high: int, subset: str) -> Dataset:
         test=test,
         subset=subset,
     )
+    if not any((half.train, half.val, half.test)):
+        raise DataError(
+            f"{data.name}: there is no image of the {subset} classes, which are number {low} to "
+            f"{high - 1}. Are the images of all classes there?"
+        )
+    return half
 
 
 def check_names(model: Any, data: Dataset) -> None:

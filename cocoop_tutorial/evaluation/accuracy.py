@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from cocoop_tutorial import distributed
 from cocoop_tutorial.clip.features import image_features
+from cocoop_tutorial.clip.identity import settled_weights
 from cocoop_tutorial.clip.transforms import Transform
 from cocoop_tutorial.datasets.splits import Dataset, Split, check_names
-from cocoop_tutorial.errors import memory_advice
+from cocoop_tutorial.errors import BackboneError, memory_advice
 from cocoop_tutorial.evaluation.calibration import expected_calibration_error
 
 
@@ -95,6 +96,7 @@ def evaluate(
     Raises:
         DataError: The class names differ, the split is empty, or an image cannot be read.
         MemoryLimitError: It does not fit; the message says which of the two numbers to lower.
+        BackboneError: A score is not a number.
 
     Introduced in chapter 1.
     """
@@ -107,13 +109,23 @@ def evaluate(
     encode_once = getattr(model, "encode_once", contextlib.nullcontext)
     model.eval()
     try:
-        with memory_advice(f"Lower batch_size (now {batch_size}) of evaluate."), encode_once():
+        advice = memory_advice(f"Lower batch_size (now {batch_size}) of evaluate.")
+        with advice, settled_weights(), encode_once():
             batches = features.split(batch_size)
             logits = torch.cat([model.logits_from_features(f).float() for f in batches])
     finally:
         model.train(training)
     logits = distributed.gather_rows(logits, len(images)).cpu()
+    _refuse_nan(logits, model)
     return Evaluation(logits, torch.tensor(images.labels), list(data.classnames))
+
+
+def _refuse_nan(logits: Tensor, model: nn.Module) -> None:
+    if logits.isnan().any():  # argmax would name the first such class
+        raise BackboneError(
+            f"Some scores of this {type(model).__name__} are not numbers. Take another prompt, or "
+            f"load {model.clip.name!r} with precision='fp32' or 'bf16'."
+        )
 
 
 def harmonic_mean(base: float, new: float) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 
 from cocoop_tutorial.errors import DataError
 from cocoop_tutorial.evaluation.accuracy import Evaluation
+from cocoop_tutorial.seeds import check_seed
 
 
 def wilson_interval(correct: int, total: int, level: float = 0.95) -> tuple[float, float]:
@@ -63,7 +64,8 @@ def bootstrap_by_class(
     total = np.bincount(result.labels.numpy(), minlength=k)
     right = np.bincount(result.labels[result.correct].numpy(), minlength=k)
     there = np.flatnonzero(total)
-    drawn = np.random.default_rng(seed).choice(there, (repeats, len(there)))  # [repeats, K]
+    rng = np.random.default_rng(check_seed(seed))
+    drawn = rng.choice(there, (repeats, len(there)))  # [repeats, K]
     accuracies = 100 * right[drawn].sum(axis=1) / total[drawn].sum(axis=1)
     low, high = np.quantile(accuracies, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -16,7 +16,7 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 from tqdm.auto import tqdm
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.clip.identity import weights_digest
+from cocoop_tutorial.clip.identity import settled_weights, weights_digest
 from cocoop_tutorial.clip.load import load_clip
 from cocoop_tutorial.datasets.load import load_dataset
 from cocoop_tutorial.errors import (
@@ -75,7 +75,9 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
         TrainingError: A run failed, or a process has another backbone.
     """
     how = how or How()
-    files = {run: how.cells / f"{digest(clip, run, how.root)}.json" for run in dict.fromkeys(runs)}
+    with settled_weights():
+        digests = {run: digest(clip, run, how.root) for run in dict.fromkeys(runs)}
+    files = {run: how.cells / f"{known}.json" for run, known in digests.items()}
     i, n = how.shard
     mine = group(list(files), how)[i - 1 :: n]  # of all runs: shards must agree who does what
     todo = [[run for run in part if not files[run].is_file()] for part in mine]

@@ -56,6 +56,46 @@ def per_seed(rows: pd.DataFrame) -> pd.DataFrame:
     return _with_h(ends(rows).pivot_table("accuracy", index, "split", sort=False))
 
 
+def gains(rows: pd.DataFrame, methods: Sequence[str], over: str = "clip") -> pd.DataFrame:
+    """How far every run of some methods is above another method's mean on the same test set.
+
+    Args:
+        rows: Of a protocol; only those of split "all" are read.
+        methods: Which methods; those that are not in the rows are left out.
+        over: What they are compared with.
+
+    Returns:
+        `target`, `method`, `seed`, and `points`, the difference in percentage points.
+    """
+    found = ends(rows[rows.split == "all"])
+    zero = found[found.method == over].groupby("target").accuracy.mean()
+    mine = found[found.method.isin(methods)]
+    mine = mine.assign(points=mine.accuracy - mine.target.map(zero))
+    return mine[["target", "method", "seed", "points"]].reset_index(drop=True)
+
+
+def class_gains(rows: pd.DataFrame, method: str, over: str = "clip") -> pd.Series:
+    """How far a method is above another on each class, all seeds together.
+
+    Args:
+        rows: Of a protocol; only those of split "all" are read.
+        method: A method in it.
+        over: What it is compared with.
+
+    Returns:
+        Percentage points, indexed by `target` and `class`, a label of the target.
+    """
+    return _per_class(rows, method) - _per_class(rows, over)
+
+
+def _per_class(rows: pd.DataFrame, method: str) -> pd.Series:
+    mine, found = ends(rows[(rows.method == method) & (rows.split == "all")]), {}
+    for target, part in mine.groupby("target", sort=False):
+        right, images = (np.sum([_ints(t) for t in part[c]], axis=0) for c in ("right", "images"))
+        found[target] = pd.Series(100 * right / images)
+    return pd.concat(found, names=["target", "class"])
+
+
 def _with_h(found: pd.DataFrame) -> pd.DataFrame:
     if set(HALVES) <= set(found.columns):
         found = found.assign(H=2 * found.base * found.new / (found.base + found.new))

@@ -22,7 +22,7 @@ class KgCoOp(CoOp):
     def __init__(
         self, *arguments: Any, weight: float = 8.0, template: str = TEMPLATE, **options: Any
     ) -> None:
-        """Encodes the hand-written prompts once.
+        """Encodes the hand-written prompts.
 
         Args:
             arguments: As for `CoOp`.
@@ -32,8 +32,18 @@ class KgCoOp(CoOp):
         """
         super().__init__(*arguments, **options)
         self.weight, self.template = weight, template
-        words = ZeroShotCLIP(self.clip, self.classnames, template, self.prompts.allow_duplicates)
-        self.hand_written = words.weights  # [K, E]
+        self._words = [self._hand_written()]  # in a list, so that it is not part of this model
+
+    def _hand_written(self) -> ZeroShotCLIP:
+        twins = self.prompts.allow_duplicates
+        return ZeroShotCLIP(self.clip, self.classnames, self.template, twins)
+
+    @property
+    def hand_written(self) -> Tensor:
+        """The hand-written prompts' classifier, `[K, E]`."""
+        if self._words[0].classnames != self.classnames:  # after `with_classnames`
+            self._words = [self._hand_written()]
+        return self._words[0].weights
 
     def penalty(self) -> Tensor:
         """How far the classifier is from the hand-written one, times `weight`."""

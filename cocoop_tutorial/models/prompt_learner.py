@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.errors import CheckpointError, PromptError
+from cocoop_tutorial.errors import PromptError
 from cocoop_tutorial.models.saving import Saveable
 from cocoop_tutorial.text_encoder.encode import DEFAULT_ENCODER, check_encoder, encode_prompts
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts, initial_context
@@ -205,38 +205,3 @@ class PromptLearner(nn.Module, Saveable, ABC):
         other.__dict__.update(self.__dict__, _shared=None)
         other._modules = {**self._modules, "prompts": prompts}
         return other
-
-    def prompt_parameters(self) -> dict[str, nn.Parameter]:
-        """What trains, by its official names: "ctx", "meta_net.linear1.weight" ..."""
-        return {n: p for n, p in self.named_parameters() if not n.startswith("clip.")}
-
-    def prompt_state(self) -> dict[str, Tensor]:
-        """A copy of what trains, on the CPU: all that a checkpoint needs to hold."""
-        return {
-            name: p.detach().to("cpu", copy=True).contiguous()
-            for name, p in self.prompt_parameters().items()
-        }
-
-    @torch.no_grad()
-    def load_prompt_state(self, state: dict[str, Tensor]) -> None:
-        """Copies a `prompt_state` into the parameters, in place.
-
-        Raises:
-            CheckpointError: A parameter is missing, unknown, or of another shape. Nothing is
-                changed then.
-        """
-        parameters = self.prompt_parameters()
-        kind = type(self).__name__
-        if unlike := sorted(parameters.keys() ^ state.keys()):
-            raise CheckpointError(
-                f"These parameters are on one side only: {', '.join(unlike)}. The checkpoint has "
-                f"{', '.join(state)}; this {kind} has {', '.join(parameters)}."
-            )
-        for name, parameter in parameters.items():
-            if state[name].shape != parameter.shape:
-                raise CheckpointError(
-                    f"{name} is {list(state[name].shape)} in the checkpoint, but "
-                    f"{list(parameter.shape)} in this {kind} for {self.clip.name}."
-                )
-        for name, parameter in parameters.items():
-            parameter.copy_(state[name])

@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.errors import DataError
+from cocoop_tutorial.clip.identity import weights_digest
+from cocoop_tutorial.errors import BackboneError, DataError
 from cocoop_tutorial.models.zero_shot import FixedClassifier
 
 
@@ -43,3 +44,17 @@ class Prototypes(FixedClassifier):
             )
         # The sum has the direction of the mean, and only the direction counts.
         self.register_buffer("weights", F.normalize(members.T @ features, dim=-1))  # [K, E]
+        self._tower = weights_digest(clip.model.visual)
+
+    def logits_from_features(self, features: Tensor) -> Tensor:
+        """Scores L2-normalised image features `[B, E]`; returns logits `[B, K]`.
+
+        Raises:
+            BackboneError: The image tower is another one now than the means are of.
+        """
+        if weights_digest(self.clip.model.visual) != self._tower:
+            raise BackboneError(
+                "The image tower has changed since these class means were computed. Make new "
+                "Prototypes from its features."
+            )
+        return super().logits_from_features(features)

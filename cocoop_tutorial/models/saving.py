@@ -9,12 +9,13 @@ import contextlib
 import dataclasses
 import inspect
 import warnings
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cocoop_tutorial.checkpoints import hub
 from cocoop_tutorial.checkpoints.prompts import check_fit, read_prompts, sizes_of, write_prompts
@@ -22,18 +23,20 @@ from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.clip.load import load_clip
 from cocoop_tutorial.errors import CheckpointError, CocoopError, first_line, suggest
 
-if TYPE_CHECKING:
-    from cocoop_tutorial.models.prompt_learner import PromptLearner
-
 
 class Saveable:
     """`save_pretrained`, `push_to_hub` and `from_pretrained`, as other Hub libraries have them.
+
+    What can be saved is a module with a backbone, class names, `options`, and parameters that
+    train.
 
     Attributes:
         known: The prompt learners that have been defined, by name.
     """
 
-    known: ClassVar[dict[str, type["PromptLearner"]]] = {}
+    known: ClassVar[dict[str, type["Saveable"]]] = {}
+    clip: FrozenCLIP
+    classnames: list[str]
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Registers the class under its name, unless another class already has that name."""
@@ -43,7 +46,7 @@ class Saveable:
             Saveable.known[cls.__name__] = cls
 
     def save_pretrained(
-        self: "PromptLearner", folder: str | Path, training: Mapping[str, Any] | Any | None = None
+        self, folder: str | Path, training: Mapping[str, Any] | Any | None = None
     ) -> Path:
         """Writes the files of a Hub repository: weights, `config.json` and model card.
 
@@ -60,7 +63,7 @@ class Saveable:
         return hub.write_folder(folder, *_content(self, training))
 
     def push_to_hub(
-        self: "PromptLearner",
+        self,
         repo_id: str,
         *,
         training: Mapping[str, Any] | Any | None = None,
@@ -129,9 +132,48 @@ class Saveable:
             raise CheckpointError(f"{name} holds a {kind} prompt. Use {kind}.from_pretrained.")
         return model
 
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """The arguments, besides backbone and names, that build this model again."""
+
+    def prompt_parameters(self) -> dict[str, nn.Parameter]:
+        """What trains, by its official names: "ctx", "meta_net.linear1.weight" ..."""
+        return {n: p for n, p in self.named_parameters() if not n.startswith("clip.")}
+
+    def prompt_state(self) -> dict[str, Tensor]:
+        """A copy of what trains, on the CPU: all that a checkpoint needs to hold."""
+        return {
+            name: p.detach().to("cpu", copy=True).contiguous()
+            for name, p in self.prompt_parameters().items()
+        }
+
+    @torch.no_grad()
+    def load_prompt_state(self, state: dict[str, Tensor]) -> None:
+        """Copies a `prompt_state` into the parameters, in place.
+
+        Raises:
+            CheckpointError: A parameter is missing, unknown, or of another shape. Nothing is
+                changed then.
+        """
+        parameters = self.prompt_parameters()
+        kind = type(self).__name__
+        if unlike := sorted(parameters.keys() ^ state.keys()):
+            raise CheckpointError(
+                f"These parameters are on one side only: {', '.join(unlike)}. The checkpoint has "
+                f"{', '.join(state)}; this {kind} has {', '.join(parameters)}."
+            )
+        for name, parameter in parameters.items():
+            if state[name].shape != parameter.shape:
+                raise CheckpointError(
+                    f"{name} is {list(state[name].shape)} in the checkpoint, but "
+                    f"{list(parameter.shape)} in this {kind} for {self.clip.name}."
+                )
+        for name, parameter in parameters.items():
+            parameter.copy_(state[name])
+
 
 def save_prompts(
-    model: "PromptLearner", path: str | Path, training: Mapping[str, Any] | Any | None = None
+    model: Saveable, path: str | Path, training: Mapping[str, Any] | Any | None = None
 ) -> Path:
     """Writes the learned prompt to a safetensors file.
 
@@ -153,7 +195,7 @@ def save_prompts(
 
 def load_prompts(
     path: str | Path, clip: FrozenCLIP | None = None, classnames: Sequence[str] | None = None
-) -> "PromptLearner":
+) -> Saveable:
     """Builds the model that `save_prompts` wrote.
 
     Args:
@@ -183,9 +225,7 @@ def load_prompts(
     return model if classnames is None else model.with_classnames(classnames)
 
 
-def describe(
-    model: "PromptLearner", training: Mapping[str, Any] | Any | None = None
-) -> dict[str, Any]:
+def describe(model: Saveable, training: Mapping[str, Any] | Any | None = None) -> dict[str, Any]:
     """What a file says about a model, besides the parameters: plain values for JSON."""
     if dataclasses.is_dataclass(training) and not isinstance(training, type):
         training = dataclasses.asdict(training)
@@ -199,9 +239,7 @@ def describe(
     }
 
 
-def rebuild(
-    facts: Mapping[str, Any], state: Mapping[str, Tensor], clip: FrozenCLIP
-) -> "PromptLearner":
+def rebuild(facts: Mapping[str, Any], state: Mapping[str, Tensor], clip: FrozenCLIP) -> Saveable:
     """Builds a model from what `describe` returned and from its parameters.
 
     Raises:
@@ -229,7 +267,7 @@ def rebuild(
     return model
 
 
-def _class_of(facts: Mapping[str, Any]) -> type["PromptLearner"]:
+def _class_of(facts: Mapping[str, Any]) -> type[Saveable]:
     cls = Saveable.known.get(facts["method"])
     if cls is None or inspect.isabstract(cls):
         known = [name for name, kind in Saveable.known.items() if not inspect.isabstract(kind)]
@@ -241,7 +279,7 @@ def _class_of(facts: Mapping[str, Any]) -> type["PromptLearner"]:
 
 
 def _content(
-    model: "PromptLearner", training: Mapping[str, Any] | Any | None
+    model: Saveable, training: Mapping[str, Any] | Any | None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Facts and parameters of a model, from which it is rebuilt as a trial before it is written."""
     facts, state, kind = describe(model, training), model.prompt_state(), type(model)

@@ -1,6 +1,6 @@
 """Zero-shot CLIP: prompts written by hand (chapter 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Self
 
 import torch
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from cocoop_tutorial.classnames import check_classnames
 from cocoop_tutorial.clip.frozen import FrozenCLIP
+from cocoop_tutorial.clip.identity import fingerprint, has_hooks, text_weights
 from cocoop_tutorial.errors import PromptError
 from cocoop_tutorial.text_encoder.prompts import TEMPLATE, fill_template
 
@@ -25,7 +26,8 @@ class FixedClassifier(nn.Module):
 
     def logits_from_features(self, features: Tensor) -> Tensor:
         """Scores L2-normalised image features `[B, E]`; returns logits `[B, K]`."""
-        return self.clip.logit_scale * features.to(self.weights.dtype) @ self.weights.T
+        weights = self.weights
+        return self.clip.logit_scale * features.to(weights.dtype) @ weights.T
 
 
 class ZeroShotCLIP(FixedClassifier):
@@ -41,7 +43,7 @@ class ZeroShotCLIP(FixedClassifier):
         template: str | Sequence[str] = TEMPLATE,
         allow_duplicates: bool = False,
     ) -> None:
-        """Encodes the prompts once.
+        """Encodes the prompts; they are encoded again only after the text tower has changed.
 
         Args:
             clip: The backbone.
@@ -58,12 +60,26 @@ class ZeroShotCLIP(FixedClassifier):
         templates = [template] if isinstance(template, str) else list(template)
         if not templates:
             raise PromptError("The list of templates is empty. Give at least one.")
-        features = [clip.encode_text(fill_template(t, self.classnames)) for t in templates]
+        self._texts = [fill_template(t, self.classnames) for t in templates]
+        self._kept: tuple[Hashable, Tensor] = fingerprint(*text_weights(clip)), self._encode()
+
+    @property
+    def weights(self) -> Tensor:
+        """The classifier that the prompts make: `[K, E]`, L2-normalised."""
+        parts = text_weights(self.clip)
+        now = fingerprint(*parts)
+        if self._kept[0] != now or any(map(has_hooks, parts[0])):
+            self._kept = now, self._encode()
+        return self._kept[1]
+
+    @torch.inference_mode(False)  # because they may be used in training later
+    @torch.no_grad()
+    def _encode(self) -> Tensor:
+        features = [self.clip.encode_text(texts) for texts in self._texts]
         mean = torch.stack(features).mean(dim=0)  # [K, E]
         # At least float32: half precision would make some logits near 25 equal.
         mean = mean.to(torch.promote_types(mean.dtype, torch.float32))
-        weights = F.normalize(mean, dim=-1)
-        self.register_buffer("weights", weights, persistent=False)
+        return F.normalize(mean, dim=-1)
 
     def with_classnames(self, classnames: Sequence[str]) -> Self:
         """The same prompts for other classes."""

@@ -60,4 +60,7 @@ def encode_prompts(
             f"The context is {list(context.shape)}, [B, K, M, D], but these prompts take K = "
             f"{contexts}. Build ClassPrompts with class_specific={not prompts.class_specific}."
         )
-    return ENCODERS[check_encoder(encoder)](clip, context, prompts)
+    encode = ENCODERS[check_encoder(encoder)]
+    if not len(context):
+        return context.new_zeros(0, len(prompts.classnames), clip.embed_dim)
+    return encode(clip, context, prompts)

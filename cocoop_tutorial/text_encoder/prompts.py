@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cocoop_tutorial.classnames import check_classnames, clean_name
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.errors import PromptError, UnknownNameError, suggest
+from cocoop_tutorial.seeds import as_int
 
 TEMPLATE = "a photo of a {}."
 POSITIONS = ("end", "middle", "front")
@@ -60,19 +61,24 @@ def initial_context(
         half precision.
 
     Raises:
-        PromptError: `n_ctx` is not positive, or is not the number of tokens in `ctx_init`.
+        PromptError: `n_ctx` is not a number of vectors that fit into a prompt, or not the number of
+            tokens in `ctx_init`; or no word is in `ctx_init`.
 
     CoOp (2109.01134), section 3.2. Introduced in chapter 3.
     """
     dtype = torch.promote_types(clip.dtype, torch.float32)
     leading = () if n_classes is None else (n_classes,)
     if not ctx_init:
-        if n_ctx is None or n_ctx < 1:
-            raise PromptError(f"n_ctx is {n_ctx}; the context needs at least one vector.")
+        _check_n_ctx(clip, n_ctx)
         # Drawn on the CPU, so that it is the same on all devices.
         drawn = torch.empty(*leading, n_ctx, clip.text_width)
         return nn.init.normal_(drawn, std=INIT_STD).to(clip.device, dtype)
     tokens = _tokenizer(clip).encode(clean_name(ctx_init))
+    if not tokens:
+        raise PromptError(
+            f"ctx_init={ctx_init!r} has no word that {clip.name} can read. Give it words, or None "
+            "for a random start."
+        )
     if n_ctx not in (None, len(tokens)):
         raise PromptError(
             f"ctx_init={ctx_init!r} has {len(tokens)} tokens, but n_ctx={n_ctx}. Pass "
@@ -81,6 +87,19 @@ def initial_context(
     ids = torch.tensor(tokens, device=clip.device)
     words = clip.text_tower.token_embedding(ids).detach().to(dtype)  # [M, D]
     return words.expand(*leading, -1, -1).clone()
+
+
+def _check_n_ctx(clip: FrozenCLIP, n_ctx: int | None) -> None:
+    """Before memory for the context is taken."""
+    if as_int(n_ctx) is None or n_ctx < 1:
+        raise PromptError(
+            f"n_ctx is {n_ctx!r}; it must be a whole number, and at least one vector is needed."
+        )
+    if n_ctx > clip.context_length - 3:  # start token, end token, and one for the name
+        raise PromptError(
+            f"A context of {n_ctx} vectors leaves no room for a name, because {clip.name} reads "
+            f"{clip.context_length} tokens: lower n_ctx."
+        )
 
 
 class ClassPrompts(nn.Module):
@@ -111,6 +130,7 @@ class ClassPrompts(nn.Module):
     context_slots: Tensor
     end_positions: Tensor
 
+    @torch.inference_mode(False)  # because the prompts may be trained later
     def __init__(
         self,
         clip: FrozenCLIP,

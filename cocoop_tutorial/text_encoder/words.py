@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
+from cocoop_tutorial.seeds import check_seed
 
 
 def nearest_words(clip: FrozenCLIP, vectors: Tensor, count: int = 5) -> pd.DataFrame:
@@ -38,7 +39,7 @@ def _word(clip: FrozenCLIP, token: Tensor) -> str:
 
 def random_like(vectors: Tensor, seed: int = 1) -> Tensor:
     """Vectors `[M, D]` of random direction, each as long as the one that it replaces."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_seed(seed))
     drawn = torch.randn(vectors.shape, generator=generator).to(vectors)
     lengths = vectors.detach().norm(dim=-1, keepdim=True)
     return drawn * lengths / drawn.norm(dim=-1, keepdim=True)

@@ -3,11 +3,22 @@
 import hashlib
 import math
 from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+import numpy as np
 
 from cocoop_tutorial.errors import TrainingError, UnknownNameError, suggest
 from cocoop_tutorial.precision import PRECISIONS, Precision
+from cocoop_tutorial.seeds import as_int, check_seed
 
 TRANSFORMS = ("test", "train")
+
+WHOLE = dict.fromkeys(("epochs", "batch_size", "micro_batch", "feature_batch", "save_every"), 1)
+WHOLE |= {"warmup_epochs": 0}  # the smallest
+REAL = {"lr": math.inf, "momentum": 1, "weight_decay": math.inf, "warmup_lr": math.inf}  # below
+FLAGS = ("drop_last", "deterministic", "cuda_graph")
+OPTIONAL = ("epochs", "batch_size", "micro_batch")  # None has a meaning
 
 # CoCoOp (2203.05557), section 4, for CoCoOp and for the CoOp that it is compared with. CoCoOp used
 # one image per step because more did not fit in memory; larger batches give another model.
@@ -51,7 +62,8 @@ class TrainConfig:
             takes milliseconds, and a killed run repeats at most this many steps.
 
     Raises:
-        TrainingError: A number is out of its range.
+        TrainingError: A setting is of another type, or a number is out of its range.
+        SettingError: The seed is not a whole number from 0 to 2**64 - 1.
         UnknownNameError: No such transform or precision.
 
     Introduced in chapter 3; CoOp (2109.01134), section 4.1, CoCoOp (2203.05557), section 4.
@@ -75,14 +87,10 @@ class TrainConfig:
     save_every: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batch", "feature_batch", "save_every"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise TrainingError(f"{name} is {value!r}; it must be a whole number from 1.")
-        for name in ("lr", "momentum", "weight_decay", "warmup_epochs", "warmup_lr"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise TrainingError(f"{name} is {value!r}; it must be 0 or more.")
+        for plain, names in ((_whole, WHOLE), (_real, REAL), (_flag, FLAGS)):
+            for name in names:  # plain Python values, because they are compared and written
+                object.__setattr__(self, name, plain(name, getattr(self, name)))
+        object.__setattr__(self, "seed", check_seed(self.seed))
         for name, known in (("transform", TRANSFORMS), ("precision", PRECISIONS)):
             value = getattr(self, name)
             if value not in known and not (name == "precision" and value is None):
@@ -114,6 +122,34 @@ class TrainConfig:
             batch_size=self.batch_size or batch_size,
             precision=wanted,
         )
+
+
+def _whole(name: str, value: Any) -> int | None:
+    if value is None and name in OPTIONAL:
+        return None
+    number = as_int(value)
+    if number is None or not WHOLE[name] <= number < 2**31:
+        raise TrainingError(
+            f"{name} is {value!r}; it must be a whole number from {WHOLE[name]} to 2**31 - 1."
+        )
+    return number
+
+
+def _real(name: str, value: Any) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TrainingError(
+            f"{name} is {value!r}, of type {type(value).__name__}; it must be a number. "
+            "In YAML write 2.0e-3, because 2e-3 is text there."
+        )
+    if not 0 <= value < REAL[name]:
+        raise TrainingError(f"{name} is {value!r}; it must be from 0 to below {REAL[name]}.")
+    return float(value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TrainingError(f"{name} is {value!r}; it must be True or False.")
+    return bool(value)
 
 
 def learning_rate(epoch: int, config: TrainConfig) -> float:

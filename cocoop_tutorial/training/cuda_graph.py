@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from cocoop_tutorial import distributed
+from cocoop_tutorial.clip.identity import settled_weights
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.text_encoder.cost import text_tokens
 from cocoop_tutorial.text_encoder.packed.tower import unsupported_reason
@@ -55,7 +56,8 @@ class RecordedPass:
             backward(loss)
             return output
 
-        with torch.cuda.device(inputs[0].device):
+        # The first run compares the weights' values, which the recording cannot wait for.
+        with torch.cuda.device(inputs[0].device), settled_weights():
             self.inputs = [x.clone() for x in inputs]
             # A stream of its own: recordings on one stream would share cuBLAS's workspace, which
             # some versions of PyTorch free with the first of them (its issue 193402).

@@ -9,8 +9,8 @@ from torch import Tensor
 from cocoop_tutorial import distributed
 from cocoop_tutorial.clip.features import image_features
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.datasets.images import check_images, image_batches
-from cocoop_tutorial.datasets.splits import Dataset, Split
+from cocoop_tutorial.datasets.images import check_readable, image_batches
+from cocoop_tutorial.datasets.splits import Split
 from cocoop_tutorial.errors import TrainingError, memory_advice
 from cocoop_tutorial.training.config import TrainConfig, draw_seed
 
@@ -38,7 +38,7 @@ class CroppedFeatures:
     def __init__(self, clip: FrozenCLIP, split: Split, config: TrainConfig) -> None:
         """Reads every image once: a broken one would stop the first epoch in the middle."""
         self.clip, self.split, self.config = clip, split, config
-        check_images(Dataset("training", [], split, Split(), Split()))
+        check_readable({path for path, _ in split.samples}, "training")
 
     def steps(self, epoch: int, batches: list[list[int]], first: int) -> Iterator[Tensor]:
         """Features `[b, E]` of each batch from number `first` on."""

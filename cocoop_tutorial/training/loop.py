@@ -18,7 +18,7 @@ from cocoop_tutorial.training.batches import Batch, BatchSource
 from cocoop_tutorial.training.config import TrainConfig, draw_seed, learning_rate
 from cocoop_tutorial.training.cuda_graph import RecordedSteps
 from cocoop_tutorial.training.history import History
-from cocoop_tutorial.training.state import identity, load_state, save_state
+from cocoop_tutorial.training.state import identity, load_state, run_folder, save_state
 from cocoop_tutorial.training.step import (
     advice,
     check_processes,
@@ -60,7 +60,7 @@ def train(
         DataError: No images, one that cannot be read, or other class names.
         TrainingError: There is nothing to train, or the loss or a parameter is no longer a number.
         MemoryLimitError: A step does not fit; the message says which setting lowers it.
-        CheckpointError: The folder cannot be written, or holds another run.
+        CheckpointError: The folder cannot be written, holds another run, or is another run's now.
 
     Introduced in chapter 3. Under `torchrun` the processes share each step (chapter 5).
     """
@@ -69,8 +69,10 @@ def train(
     check_names(model, data)
     config = (config or TrainConfig()).resolved(type(model).__name__, model.clip.precision)
     check_processes(config)
-    with reproducible(model.clip.device, config.deterministic), keep_freed_memory():
-        run = Run(model, data, config, Path(folder) if folder else None)
+    place = Path(folder) if folder else None
+    repeatable = reproducible(model.clip.device, config.deterministic)
+    with repeatable, keep_freed_memory(), run_folder(place):
+        run = Run(model, data, config, place)
         with training_mode(model), fixed_budget(run.state.budget), run.history.bar:
             return run.to_the_end(on_epoch_end)
 
@@ -99,8 +101,8 @@ class Run:
         self.source = BatchSource(model.clip, data.train, config)
         self.state = new_state(model, config)
         self.optimizer, self.scaler = self.state.optimizer, self.state.scaler
-        self.identity = identity(model, data, config)
         if folder:
+            self.identity = identity(model, data, config)
             load_state(self.state, folder, self.identity)
         self.history = History(model, self.state, config, self.source.n_steps, folder, quiet)
         self.objective = share_gradients(Objective(model, config.precision), model.clip.device)

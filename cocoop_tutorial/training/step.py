@@ -10,13 +10,14 @@ from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from cocoop_tutorial import distributed
+from cocoop_tutorial.clip.identity import settled_weights
 from cocoop_tutorial.errors import TrainingError
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.text_encoder.packed.memory import memory_budget
 from cocoop_tutorial.text_encoder.packed.tower import unsupported_reason
 from cocoop_tutorial.training.batches import Batch
 from cocoop_tutorial.training.config import TrainConfig
-from cocoop_tutorial.training.state import TrainState
+from cocoop_tutorial.training.state import TrainState, where
 
 FIRST_SCALE = 2.0**10  # more overflows at once: CLIP multiplies cosines by 100
 
@@ -29,7 +30,8 @@ def reproducible(device: torch.device, deterministic: bool) -> Iterator[None]:
     fills = torch.utils.deterministic.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    # The caller may be in a block without gradients, for example around an evaluation.
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=devices):
         try:
             if deterministic:
                 torch.use_deterministic_algorithms(True, warn_only=True)
@@ -42,11 +44,15 @@ def reproducible(device: torch.device, deterministic: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def training_mode(model: nn.Module) -> Iterator[None]:
-    """Puts a model into training mode, and back into the mode that it was in."""
+    """Puts a model into training mode, and back into the mode that it was in.
+
+    The values of its backbone's weights are compared once, because they do not change in training.
+    """
     before = model.training
     model.train()
     try:
-        yield
+        with settled_weights():
+            yield
     finally:
         model.train(before)
 
@@ -60,14 +66,23 @@ def new_state(model: PromptLearner, config: TrainConfig) -> TrainState:
 
     Returns:
         The state of a run before its first step.
+
+    Raises:
+        TrainingError: The model was made in inference mode.
     """
     kind, parameters = model.clip.device.type, model.prompt_parameters()
+    if any(value.is_inference() for value in (*parameters.values(), *model.clip.parameters())):
+        raise TrainingError(
+            "This model was made in torch.inference_mode(), so PyTorch cannot train it. Make it "
+            "outside that block."
+        )
     optimizer = torch.optim.SGD(
         parameters.values(), config.lr, config.momentum, weight_decay=config.weight_decay
     )
     small = config.precision == "fp16" or (config.precision == "amp" and kind == "cuda")
     scaler = GradScaler(kind, init_scale=FIRST_SCALE, enabled=small)
-    return TrainState(parameters, optimizer, scaler, steady_budget(model.clip.device))
+    device = model.clip.device
+    return TrainState(parameters, optimizer, scaler, steady_budget(device), where(device))
 
 
 def steady_budget(device: torch.device) -> int:
@@ -79,10 +94,8 @@ def steady_budget(device: torch.device) -> int:
     Returns:
         Bytes: a power of two, so that a little more or less of free memory changes nothing.
     """
-    budget = [max(memory_budget(device), 1)]
-    if distributed.active():
-        torch.distributed.broadcast_object_list(budget)
-    return 2 ** (budget[0].bit_length() - 1)
+    budget = distributed.from_main(lambda: max(memory_budget(device), 1))
+    return 2 ** (budget.bit_length() - 1)
 
 
 def share_gradients(objective: nn.Module, device: torch.device) -> nn.Module:

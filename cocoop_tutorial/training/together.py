@@ -5,7 +5,7 @@ most of a step is overhead. Runs that differ in seeds, shots, or method can shar
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import torch
@@ -52,16 +52,9 @@ def train_together(
     Introduced in chapter 6.
     """
     _check_alike(models)
-    for model, data in zip(models, datas, strict=True):
-        check_names(model, data)
-    clip, deterministic = models[0].clip, all(c.deterministic for c in configs)
-    with reproducible(clip.device, deterministic), keep_freed_memory():
-        settings = [
-            c.resolved(type(m).__name__, clip.precision)
-            for m, c in zip(models, configs, strict=True)
-        ]
-        parts = zip(models, datas, settings, strict=True)
-        runs = [Run(*part, folder=None, quiet=i > 0) for i, part in enumerate(parts)]
+    clip, watch = models[0].clip, on_epoch_end or [None] * len(models)
+    with reproducible(clip.device, all(c.deterministic for c in configs)), keep_freed_memory():
+        runs = list(_runs(models, datas, configs))
         if len({(run.source.n_steps, run.config.epochs) for run in runs}) > 1:
             raise TrainingError("Runs that are trained together must have equally many steps.")
         with contextlib.ExitStack() as stack:
@@ -69,12 +62,22 @@ def train_together(
                 stack.enter_context(training_mode(run.model))
                 stack.enter_context(run.history.bar)
             stack.enter_context(fixed_budget(runs[0].state.budget))
-            for epoch in range(settings[0].epochs):
+            for epoch in range(runs[0].config.epochs):
                 for batches in zip(*(run.source.steps(epoch) for run in runs), strict=True):
                     _step(runs, batches)
-                for i, run in enumerate(runs):
-                    run.end_epoch(on_epoch_end[i] if on_epoch_end else None)
+                for run, tell in zip(runs, watch, strict=True):
+                    run.end_epoch(tell)
     return [pd.DataFrame(run.state.progress.rows) for run in runs]
+
+
+def _runs(
+    models: Sequence[PromptLearner], datas: Sequence[Dataset], configs: Sequence[TrainConfig]
+) -> Iterator[Run]:
+    """A run for each model, of which only the first shows a bar."""
+    for i, (model, data, config) in enumerate(zip(models, datas, configs, strict=True)):
+        check_names(model, data)
+        resolved = config.resolved(type(model).__name__, model.clip.precision)
+        yield Run(model, data, resolved, folder=None, quiet=i > 0)
 
 
 def _check_alike(models: Sequence[PromptLearner]) -> None:

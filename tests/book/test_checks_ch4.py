@@ -25,8 +25,13 @@ def test_count() -> None:
 
 def test_conditional_context() -> None:
     ch4.check_conditional_context(lambda v, net, x: v + net(x).unsqueeze(1))
+    ch4.check_conditional_context(lambda v, net, x: (v + net(x)[:, None]).detach().double().numpy())
+    with pytest.raises(AssertionError, match="None"):
+        ch4.check_conditional_context(lambda v, net, x: None)
     with pytest.raises(AssertionError, match="axis"):
         ch4.check_conditional_context(lambda v, net, x: v + net(x).mean(0))
+    with pytest.raises(AssertionError, match="axis"):
+        ch4.check_conditional_context(lambda v, net, x: v + net(x))
 
     def transposed(v: Tensor, net: nn.Module, x: Tensor) -> Tensor:
         good = v + net(x).unsqueeze(1)
@@ -38,6 +43,7 @@ def test_conditional_context() -> None:
 
 def test_first_gradients() -> None:
     ch4.check_first_gradients({"linear1.weight", "linear1.bias"})
+    ch4.check_first_gradients(["linear1.bias", "linear1.weight"])
     with pytest.raises(AssertionError, match="missing"):
         ch4.check_first_gradients({"linear1.weight"})
     with pytest.raises(AssertionError, match="do move"):
@@ -58,7 +64,17 @@ def test_scaled(separate: bool) -> None:
         return model.scaled_cosines(x, text)
 
     ch4.check_scaled(scaled, model)
+    ch4.check_scaled(lambda m, x, a: scaled(m, x, a).tolist(), model)
+    with pytest.raises(AssertionError, match="None"):
+        ch4.check_scaled(lambda m, x, a: None, model)
     with pytest.raises(AssertionError, match="off by"):
         ch4.check_scaled(lambda m, x, a: m.logits_from_features(x), model)
     with pytest.raises(AssertionError, match="not"):
         ch4.check_scaled(lambda m, x, a: scaled(m, x, a).T, model)
+    with pytest.raises(AssertionError, match="off by"):  # the whole context is scaled
+        ch4.check_scaled(
+            lambda m, x, a: m.scaled_cosines(
+                x, encode_prompts(clip, a * m.context_of(x), m.prompts)
+            ),
+            model,
+        )

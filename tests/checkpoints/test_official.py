@@ -89,6 +89,16 @@ def test_prefixes_of_names(prefix: str, tmp_path: Path) -> None:
     assert_same(loaded, model)
 
 
+def test_a_file_of_kgcoop_is_a_coop(tmp_path: Path) -> None:
+    """Its authors' code also saves a layer and a vector, 512 wide, that nothing reads."""
+    model = shaken(CoOp(small_clip(), NAMES, 4))
+    path = save_official(model, tmp_path / "model", 100)
+    state = torch.load(path, weights_only=True)["state_dict"]
+    state |= {"bias_vectors": torch.zeros(1, 512), "meta_net.linear1.bias": torch.zeros(512)}
+    state["meta_net.linear1.weight"] = torch.zeros(512, 512)
+    assert_same(load_official(written(tmp_path, {"state_dict": state}), model.clip, NAMES), model)
+
+
 class Bomb:
     """Runs a command when a careless reader unpickles it."""
 
@@ -166,6 +176,25 @@ def test_a_tensor_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
     model = CoOp(small_clip(), NAMES)
     ctx = torch.zeros(1).as_strided((10**6, 10**9), (0, 0))  # some kilobytes on disk
     with pytest.raises(CheckpointError, match="ctx claims to be larger"):
+        load_official(written(tmp_path, {"state_dict": {"ctx": ctx}}), model.clip, NAMES)
+
+
+KINDS = {
+    "sparse": lambda x: x.to_sparse(),
+    "compressed": lambda x: x.to_sparse_csr(),
+    "without values": lambda x: x.to("meta"),
+    "complex": lambda x: x.to(torch.complex64),
+    "integers": lambda x: x.long(),
+    "tiny floats": lambda x: x.to(torch.float8_e4m3fn),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*[Ss]parse")
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_of_other_kinds(kind: str, tmp_path: Path) -> None:
+    model = CoOp(small_clip(), NAMES)
+    ctx = KINDS[kind](model.ctx.detach())
+    with pytest.raises(CheckpointError, match=r"ctx|refused"):
         load_official(written(tmp_path, {"state_dict": {"ctx": ctx}}), model.clip, NAMES)
 
 

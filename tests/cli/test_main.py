@@ -53,26 +53,18 @@ def test_show_lists_both_worlds(cocoop: Cocoop, root: Path, tmp_path: Path) -> N
     assert content["icons"] and not any(r["ready"] for r in content["icons"])
 
 
-def test_verify_decodes_every_image(cocoop: Cocoop, root: Path) -> None:
-    good = cocoop("data", "verify", "dtd", "--root", str(root))
-    assert good.status == 0 and "every image is readable" in good.out
-    (root / "dtd/images/woven/1.jpg").write_bytes(b"cut off")
-    bad = cocoop("data", "verify", "dtd", "--root", str(root))
-    assert bad.status == 1
-    assert "1 of 6 images are unreadable" in bad.err and "woven/1.jpg" in bad.err
-    assert "Traceback" not in bad.err
-
-
-def test_verify_of_icon_data_that_were_never_made(cocoop: Cocoop, tmp_path: Path) -> None:
-    result = cocoop("data", "verify", COCOOP_CACHE=str(tmp_path))
-    assert result.status == 1 and "cocoop data build" in result.out
+def test_check_of_icon_data_that_were_never_made(cocoop: Cocoop, tmp_path: Path) -> None:
+    for args in ([], ["icons_games"]):
+        result = cocoop("data", "check", *args, COCOOP_CACHE=str(tmp_path))
+        assert result.status == 1 and "icons_games: not made" in result.out
+        assert "cocoop data build" in result.out
+    assert not list(tmp_path.iterdir()), "a check makes nothing"
 
 
 def test_errors_are_one_line(cocoop: Cocoop, tmp_path: Path) -> None:
     for args, words in [
         (("data", "fetch", "sun397"), "cannot be downloaded"),
-        (("data", "verify", "dtdd"), "Did you mean 'dtd'"),
-        (("data", "verify", "dtd", "--root", str(tmp_path)), "cocoop data fetch dtd"),
+        (("data", "check", "dtdd"), "Did you mean 'dtd'"),
     ]:
         result = cocoop(*args)
         assert result.status == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from program import Cocoop
-from train_jobs import make_data
+from train_jobs import held, make_data
 
 from cocoop_tutorial import ImageFolder, load_clip, load_prompts, save_official
 
@@ -44,10 +44,34 @@ def test_same_command_goes_on(cocoop: Cocoop, small: list[str], tmp_path: Path) 
     command = ["train", *small, *TRAIN, "--out", "run", "--json"]
     first, again = cocoop(*command), cocoop(*command)
     assert json.loads(again.out) == json.loads(first.out)  # even the seconds: nothing was redone
+    assert "finished" in again.err and "--restart" in again.err
     other = cocoop(*command, "--seed", "2")
     assert other.status == 1 and "seed 1 (now 2)" in other.err
     fresh = cocoop(*command, "--seed", "2", "--restart")
     assert fresh.status == 0 and json.loads(fresh.out)["seed"] == 2
+
+
+def test_a_second_run_does_not_restart_the_first(
+    cocoop: Cocoop, small: list[str], tmp_path: Path
+) -> None:
+    command = ["train", *small, *TRAIN, "--out", "run"]
+    assert cocoop(*command).status == 0
+    before = {file: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    with held(tmp_path / "run"):
+        refused = cocoop(*command, "--seed", "2", "--restart")
+    assert refused.status == 1 and "Another run is at work in run" in refused.err
+    assert {file: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+
+
+def test_the_same_command_gives_the_same_prompt_file(
+    cocoop: Cocoop, small: list[str], tmp_path: Path
+) -> None:
+    command = ["train", *small, *TRAIN, "--out", "run", "--restart"]
+    files = []
+    for _ in range(2):
+        assert cocoop(*command).status == 0
+        files.append((tmp_path / "run" / "prompts.safetensors").read_bytes())
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("options", [("--class-specific",), ("--class-token-position", "middle")])
@@ -119,7 +143,7 @@ def test_broken_image(cocoop: Cocoop, small: list[str], tmp_path: Path, part: st
         stopped = cocoop(*command)
         assert stopped.status == 1 and str(bad) in stopped.err
         if command[0] == "train":
-            assert not (tmp_path / "run").exists()  # it had not begun
+            assert not (tmp_path / "run").exists()  # nothing came of it
         done = cocoop(*command, "--skip-unreadable")
         assert done.status == 0 and "Unreadable images left out: 1" in done.err
 
@@ -137,14 +161,33 @@ def test_help_teaches(cocoop: Cocoop) -> None:
         (["train", "--data", "icons_weathr"], 1, "Did you mean 'icons_weather'"),
         (["train", "--method", "cocop"], 2, "cocop"),
         (["train", "--epochs", "0"], 2, "epochs"),
-        (["train", "--lr", "-1"], 1, "lr is -1.0"),
+        (["train", "--lr", "-1"], 2, "lr"),
+        (["train", "--lr", "1e30"], 2, "equal to 100"),
+        (["train", "--lr", "nan"], 2, "lr"),
+        (["train", "--seed", str(2**64)], 2, "seed"),
+        (["train", "--n-ctx", "100000000"], 2, "n-ctx"),
+        (["train", "--ctx-init", "  "], 2, "no words"),
+        # These are found before the data, which are not there.
+        (["train", "--data", "my/photos", "--device", "meta"], 1, "no usable device 'meta'"),
+        (["train", "--data", "my/photos", "--backbone", "icon-clp"], 1, "icon-clip"),
+        (["train", "--data", "my/photos", "--out", "/dev/null"], 1, "/dev/null cannot be made"),
+        (["train", "--data", "my/photos", "--out", "/dev/null/x"], 1, "/dev/null/x cannot be made"),
         (["train", "--data", "my/photos"], 1, "no folder my/photos"),
         (["evaluate", "nothing.safetensors"], 1, "nothing.safetensors"),
         (["evaluate"], 2, "PROMPTS"),
     ],
 )
-def test_mistakes(cocoop: Cocoop, args: list[str], status: int, words: str) -> None:
+def test_mistakes(
+    cocoop: Cocoop,
+    args: list[str],
+    status: int,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     done = cocoop(*args)
+    assert not list(tmp_path.iterdir()), "nothing is left"
     assert done.status == status
     assert words.lower() in done.err.lower()
     assert "Traceback" not in done.err

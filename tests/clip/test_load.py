@@ -1,13 +1,18 @@
 """load_clip and FrozenCLIP: every kind of name, every kind of mistake."""
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import open_clip
+import psutil
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 from small_clips import KINDS, small_clip
@@ -186,7 +191,7 @@ def test_directory_without_weights(model_dir: Path, tmp_path: Path) -> None:
 def test_truncated_weights(model_dir: Path, tmp_path: Path) -> None:
     weights = copy_of(model_dir, tmp_path / "m") / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(BackboneError, match="does not load"):
+    with pytest.raises(BackboneError, match="fetch the folder again"):
         load_clip(f"local-dir:{weights.parent}", device="cpu")
 
 
@@ -196,6 +201,65 @@ def test_damaged_configuration(model_dir: Path, tmp_path: Path, content: str) ->
     (folder / "open_clip_config.json").write_text(content)
     with pytest.raises(BackboneError, match="does not load"):
         load_clip(f"local-dir:{folder}", device="cpu")
+
+
+SIZES = [
+    ("", "embed_dim"),
+    *(("vision_cfg", name) for name in ("width", "image_size", "layers")),
+    *(("text_cfg", name) for name in ("width", "layers", "context_length", "vocab_size")),
+]
+
+
+def with_value(model_dir: Path, target: Path, part: str, name: str, value: object) -> Path:
+    """A copy of a model directory with one value of its configuration changed."""
+    folder = copy_of(model_dir, target)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    place = config["model_cfg"].get(part, config["model_cfg"])
+    (config["preprocess_cfg"] if part == "preprocess_cfg" else place)[name] = value
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(("part", "name"), SIZES)
+def test_sizes_that_the_weights_cannot_hold(
+    model_dir: Path, tmp_path: Path, part: str, name: str
+) -> None:
+    """They are refused before memory is taken: this process may not grow by more than 1 GB."""
+    folder = with_value(model_dir, tmp_path / "m", part, name, 10**6)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    size = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (size + 2**30, before[1]))
+    try:
+        with pytest.raises(BackboneError, match="open_clip_config"):
+            load_clip(f"local-dir:{folder}", device="cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+VALUES = [None, True, -1, 0, 3, 1e300, float("nan"), "", "x", [], [0.5], {}, {"a": 1}]
+PARTS = {
+    "": ["embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "?"],
+    "vision_cfg": ["image_size", "layers", "width", "head_width", "patch_size", "timm_model_name"],
+    "text_cfg": ["context_length", "vocab_size", "width", "heads", "layers", "pool_type"],
+    "preprocess_cfg": ["mean", "std", "interpolation", "resize_mode", "size", "?"],
+}
+
+
+@settings(max_examples=25)
+@given(
+    place=st.sampled_from([(part, name) for part, names in PARTS.items() for name in names]),
+    value=st.sampled_from(VALUES),
+)
+def test_configurations_that_cannot_be(
+    place: tuple[str, str], value: object, model_dir: Path, tmp_path_factory: Any
+) -> None:
+    folder = with_value(model_dir, tmp_path_factory.mktemp("any") / "m", *place, value)
+    try:
+        clip = load_clip(f"local-dir:{folder}", device="cpu")
+    except CocoopError as error:
+        assert str(folder) in str(error)
+    else:
+        assert clip.encode_text(["cat"]).shape == (1, clip.embed_dim)
 
 
 def test_weights_of_another_width(model_dir: Path, tmp_path: Path) -> None:

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from paper_trees import plant
 from PIL import Image
 
 from cocoop_tutorial import ImageFolder, Split, load_dataset, read_zhou_split
 from cocoop_tutorial.datasets.images import check_images
+from cocoop_tutorial.datasets.own_splits import read_lines
 from cocoop_tutorial.datasets.paper import NAMES as PAPER_NAMES
-from cocoop_tutorial.datasets.paper import SOURCES, folder_of
+from cocoop_tutorial.datasets.paper import folder_of
 from cocoop_tutorial.datasets.splits import open_image
-from cocoop_tutorial.errors import CocoopError, DataError, MissingDataError, UnknownNameError
+from cocoop_tutorial.errors import DataError, MissingDataError, UnknownNameError
 
 MakeImage = Callable[[Path, int], Path]
 GOOD = {
@@ -76,6 +78,14 @@ def test_split_file_without_a_key(tmp_path: Path, images: Path, key: str) -> Non
         ([["a/0.png", -1, "ape"]], "labels start at 0"),
         ([["a/0.png", "zero", "ape"]], "entry 0 of train"),
         ([["a/0.png", 0]], "entry 0 of train"),
+        ([["a/0.png", 0.0, "ape"], ["b/0.png", 1.5, "bear"]], "entry 0 of train"),
+        ([["a/0.png", True, "ape"]], "entry 0 of train"),
+        ([["a/0.png", 0, 747]], "a whole number and a string"),
+        ([["a/0.png", 0, None]], "a whole number and a string"),
+        ([["a/0.png", 10**12, "ape"]], "no image has the label 0"),
+        (7, '"train" must be a list'),
+        ([["C:\\secret.png", 0, "ape"]], "points outside"),
+        ([["a\\..\\..\\secret.png", 0, "ape"]], "points outside"),
         ([["../secret.png", 0, "ape"]], "points outside"),
         ([["/etc/secret.png", 0, "ape"]], "points outside"),
         ([], "it lists no images"),
@@ -88,6 +98,29 @@ def test_split_file_with_bad_content(
     with pytest.raises(DataError, match=words) as caught:
         read_zhou_split(path, images)
     assert "split.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_split_file_in_any_encoding_and_with_back_slashes(
+    tmp_path: Path, images: Path, encoding: str
+) -> None:
+    text = json.dumps(GOOD, ensure_ascii=False).replace("ape", "\u9e1f")
+    expected = read_zhou_split(write(tmp_path, text), images)
+    assert expected[3] == ["\u9e1f", "polar_bear"]
+    (tmp_path / "odd.json").write_bytes(text.replace("a/0", "a\\\\0").encode(encoding))
+    assert read_zhou_split(str(tmp_path / "odd.json"), str(images)) == expected
+
+
+def test_split_file_in_an_unknown_encoding(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "split.json").write_bytes('["caf\u00e9"]'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"split\.json cannot be read as text.*UTF-8"):
+        read_zhou_split(tmp_path / "split.json", images)
+
+
+def test_lists_are_read_in_any_encoding(tmp_path: Path) -> None:
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "list.txt").write_bytes("caf\u00e9 1\r\n\r\nb 2\r\n".encode(encoding))
+        assert read_lines(tmp_path / "list.txt") == ["caf\u00e9 1", "b 2"]
 
 
 def test_split_file_with_an_image_that_does_not_exist(tmp_path: Path, images: Path) -> None:
@@ -219,27 +252,6 @@ def test_root_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.Mon
         load_dataset("dtd")
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_official_split_files_are_read(
-    tmp_path: Path, make_image: MakeImage, name: str, recwarn: pytest.WarningsRecorder
-) -> None:
-    source = SOURCES[name]
-    for i, items in enumerate(GOOD.values()):
-        for path, *_ in items:
-            make_image(tmp_path / source.folder / source.images / path, i)
-    (tmp_path / source.folder / source.split).write_text(json.dumps(GOOD))
-    data = load_dataset(name, tmp_path)
-    assert data.paper_split and data.name == name and len(data.train) == 2
-    assert data.template == source.template and data.template.count("{}") == 1
-    assert not recwarn.list
-
-
-def test_prompts_are_the_protocols() -> None:
-    assert SOURCES["ucf101"].template == "a photo of a person doing {}."
-    assert SOURCES["dtd"].template == "{} texture."
-    assert SOURCES["stanford_cars"].template == "a photo of a {}."
-
-
 @pytest.mark.parametrize("name", ["stanford_cars", "sun397", "ucf101"])
 def test_split_file_that_only_a_person_can_get(tmp_path: Path, name: str) -> None:
     (tmp_path / folder_of(name)).mkdir()
@@ -313,77 +325,6 @@ def test_flowers_without_the_official_split(tmp_path: Path, make_image: MakeImag
     assert (len(data.train), len(data.val), len(data.test)) == (510, 204, 306)
 
 
-def test_aircraft_reads_its_own_lists(tmp_path: Path, make_image: MakeImage) -> None:
-    root = tmp_path / "fgvc_aircraft"
-    for i in range(3):
-        make_image(root / "images" / f"000000{i}.jpg", i)
-    (root / "variants.txt").write_text("707-320\nCessna 172\n")
-    for i, part in enumerate(["train", "val", "test"]):
-        line = f"000000{i} Cessna 172\n" if i else "0000000 707-320\n"
-        (root / f"images_variant_{part}.txt").write_text(line)
-    data = load_dataset("fgvc_aircraft", tmp_path)
-    assert data.paper_split and data.classnames == ["707-320", "Cessna 172"]
-    assert [data.split(s).labels for s in ("train", "val", "test")] == [[0], [1], [1]]
-    (root / "images_variant_test.txt").write_text("9 Cessna 172\n")
-    with pytest.raises(MissingDataError, match=r"9\.jpg"):
-        load_dataset("fgvc_aircraft", tmp_path)
-    (root / "images_variant_test.txt").write_text("0000000 Cesna 172\n")
-    with pytest.raises(DataError, match="'Cesna 172'"):
-        load_dataset("fgvc_aircraft", tmp_path)
-
-
-@pytest.fixture
-def imagenet(tmp_path: Path, make_image: MakeImage) -> Path:
-    # Two classes share a name, as two pairs of the real list do.
-    names = "n01440764 tench\nn02510455 giant panda\nn03773504 missile\nn04008634 missile\n"
-    for folder in ("imagenet", "imagenetv2", "imagenet-sketch", "imagenet-adversarial"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "classnames.txt").write_text(names)
-    for i, wnid in enumerate(["n01440764", "n02510455", "n03773504", "n04008634"]):
-        make_image(tmp_path / "imagenet/images/train" / wnid / "1.JPEG", i)
-        make_image(tmp_path / "imagenet/images/train" / wnid / "0.JPEG", i)
-        make_image(tmp_path / "imagenet/images/val" / wnid / "2.JPEG", i)
-        make_image(tmp_path / "imagenet-sketch/images" / wnid / "3.JPEG", i)
-        v2 = tmp_path / "imagenetv2/imagenetv2-matched-frequency-format-val"
-        make_image(v2 / str(i) / "4.jpeg", i)
-    for wnid in ("n04008634", "n01440764"):
-        make_image(tmp_path / "imagenet-adversarial/imagenet-a" / wnid / "5.jpg", i)
-    return tmp_path
-
-
-def test_imagenet_tests_on_val_and_lists_files_in_order(imagenet: Path) -> None:
-    data = load_dataset("imagenet", imagenet)
-    assert data.classnames == ["tench", "giant panda", "missile", "missile"]
-    assert data.val is data.test and len(data.test) == 4 and data.paper_split
-    assert [p.name for p, _ in data.train.samples[:2]] == ["0.JPEG", "1.JPEG"]
-
-
-def test_imagenet_shifts_are_for_testing_only(imagenet: Path) -> None:
-    for name in ("imagenetv2", "imagenet_sketch"):
-        data = load_dataset(name, imagenet)
-        assert (len(data.classnames), len(data.test), len(data.train)) == (4, 4, 0)
-        assert data.test.labels == [0, 1, 2, 3]
-    adversarial = load_dataset("imagenet_a", imagenet)
-    assert adversarial.classnames == ["tench", "missile"]
-    assert adversarial.test.labels == [0, 1]
-
-
-def test_imagenet_that_is_not_whole(imagenet: Path) -> None:
-    (imagenet / "imagenet/images/val/n04008634/2.JPEG").unlink()
-    (imagenet / "imagenet/images/val/n04008634").rmdir()
-    with pytest.raises(DataError, match="n04008634"):
-        load_dataset("imagenet", imagenet)
-    (imagenet / "imagenet-sketch/images/n99999999").mkdir()
-    with pytest.raises(CocoopError, match="n99999999"):
-        load_dataset("imagenet_sketch", imagenet)
-    (imagenet / "imagenetv2/classnames.txt").write_text("n01440764\n")
-    with pytest.raises(DataError, match="'n01440764' has no class name"):
-        load_dataset("imagenetv2", imagenet)
-    (imagenet / "imagenetv2/classnames.txt").unlink()
-    with pytest.raises(MissingDataError, match=r"classnames\.txt"):
-        load_dataset("imagenetv2", imagenet)
-
-
 def test_the_real_caltech101(caltech_root: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -394,9 +335,10 @@ def test_the_real_caltech101(caltech_root: Path) -> None:
     assert image.mode == "RGB" and label == data.test.labels[0]
 
 
-def test_skipping_keeps_val_and_test_one(imagenet: Path) -> None:
-    (imagenet / "imagenet/images/val/n01440764/2.JPEG").write_text("no picture")
-    kept = check_images(load_dataset("imagenet", imagenet), skip=True)
+def test_skipping_keeps_val_and_test_one(tmp_path: Path, make_image: MakeImage) -> None:
+    folder = plant("imagenet", tmp_path, make_image)
+    (folder / "images/val/n01440764/2.JPEG").write_text("no picture")
+    kept = check_images(load_dataset("imagenet", tmp_path), skip=True)
     assert kept.val is kept.test and len(kept.test) == 3
 
 

@@ -8,7 +8,9 @@ import warnings
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -243,8 +245,50 @@ def test_unknown_split_and_empty_class_name() -> None:
         Dataset("zoo", ["ape", " "], Split(), Split(), Split())
 
 
+@pytest.mark.parametrize("label", [np.int64(1), np.uint8(1), np.array(1), torch.tensor(1)])
+def test_samples_of_other_types_become_paths_and_ints(label: object) -> None:
+    plain = Split([(Path("a.png"), 0), (Path("b.png"), 1)])
+    assert Split([("a.png", 0), ["b.png", label]]) == plain
+    assert Split(zip(["a.png", "b.png"], [0, label], strict=True)) == plain
+    assert Split(plain.samples).samples is plain.samples
+
+
+WRONG_LABELS = ["0", 0.0, np.float32(1), None, True, np.True_, [0]]
+
+
+@pytest.mark.parametrize("label", WRONG_LABELS, ids=repr)
+def test_labels_are_whole_numbers(label: object) -> None:
+    with pytest.raises(DataError, match=r"Sample 1 \(b\) has the label .*whole number"):
+        Split([("a", 0), ("b", label)])
+
+
+@pytest.mark.parametrize("sample", [("a",), "ab.png", None, (None, 0), ("a", 0, "ape")], ids=repr)
+def test_samples_are_pairs(sample: object) -> None:
+    with pytest.raises(DataError, match=r"Sample 0 is .*pair"):
+        Split([sample])
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([1, 2], r"has the label 2 \(at 1\.png\).*from 0 to 1\. Subtract 1"),
+        ([0, -1], "has the label -1"),
+        ([0, 7], "has the label 7 .*2 class names"),
+    ],
+)
+def test_every_label_has_a_class_name(part: str, labels: list[int], words: str) -> None:
+    parts = dict.fromkeys(("train", "val", "test"), Split())
+    parts[part] = Split([(f"{i}.png", label) for i, label in enumerate(labels)])
+    with pytest.raises(DataError, match=f"zoo: {part} {words}"):
+        Dataset("zoo", ["ape", "bat"], **parts)
+    with pytest.raises(DataError, match="0 class names"):
+        Dataset("zoo", [], **parts)
+
+
 def test_repr_is_one_readable_line() -> None:
     data = Dataset("zoo", ["a", "b"], Split([(Path("a"), 0)]), Split(), Split())
     assert repr(data) == "Dataset(zoo: 2 classes, 1 train, 0 val, 0 test)"
-    assert repr(base_new(data)[1]) == "Dataset(zoo, new classes: 1 classes, 0 train, 0 val, 0 test)"
+    both = Dataset("zoo", ["a", "b"], data.train, Split(), Split([(Path("b"), 1)]))
+    assert repr(base_new(both)[1]) == "Dataset(zoo, new classes: 1 classes, 0 train, 0 val, 1 test)"
     assert repr(data.train) == "Split(1 images)"

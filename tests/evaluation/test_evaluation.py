@@ -15,6 +15,7 @@ from small_clips import count_encoder_calls, small_clip
 from cocoop_tutorial import (
     CoCoOp,
     CoOp,
+    Dataset,
     Evaluation,
     ImageFolder,
     Split,
@@ -26,7 +27,7 @@ from cocoop_tutorial import (
 )
 from cocoop_tutorial.clip.features import clear_cache
 from cocoop_tutorial.datasets.images import image_batches
-from cocoop_tutorial.errors import DataError, MemoryLimitError, memory_advice
+from cocoop_tutorial.errors import BackboneError, DataError, MemoryLimitError, memory_advice
 from cocoop_tutorial.evaluation.calibration import expected_calibration_error, reliability
 
 percent = st.floats(0, 100)
@@ -219,3 +220,14 @@ def test_grey_and_large_pictures_pass_through(
         small_clip(), Split([(path, 0), (make_image(tmp_path / "c.png", 1), 0)])
     )
     assert features.isfinite().all()
+
+
+def test_scores_that_are_not_numbers_have_no_accuracy(
+    tmp_path: Path, make_image: Callable[[Path, int], Path]
+) -> None:
+    data = Dataset("one", ["cat", "dog"], *[Split([(make_image(tmp_path / "a.png", 1), 0)])] * 3)
+    model = CoOp(small_clip(), data.classnames, 2)
+    with torch.no_grad():
+        model.ctx[0] = torch.nan
+    with pytest.raises(BackboneError, match="scores of this CoOp are not numbers"):
+        evaluate(model, data)

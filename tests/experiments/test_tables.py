@@ -1,6 +1,7 @@
 """Tables: the paper's settings, means, intervals, verdicts, and the command that makes them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 from cocoop_tutorial import save_result
-from cocoop_tutorial.errors import DataError, UnknownNameError
+from cocoop_tutorial.errors import DataError, MissingDataError, UnknownNameError
 from cocoop_tutorial.experiments import claims, summary, tables, tuning
 from cocoop_tutorial.experiments.methods import METHODS
 from cocoop_tutorial.experiments.protocols import halves, transfers
@@ -208,3 +209,16 @@ def test_unknown_table_names_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="cocoop"):
         halves(["icons_games"], ["cocop"])
     assert transfers("icons_games", ["icons_tools"], ["clip"], (1,))[0].config is None
+
+
+@pytest.mark.parametrize("name", tables.TABLES)
+def test_recorded_tables_are_whole(name: str) -> None:
+    try:
+        rows = summary.recorded(name)
+    except MissingDataError:
+        pytest.skip(f"cocoop reproduce {name} has not been run")
+    wanted = tables.table(name)
+    runs = wanted.runs(replace(tables.Asked(EMBEDDED, EMBEDDED.datasets), methods=wanted.methods))
+    keys = ["dataset", "method", "seed", "shots"]
+    there = set(rows[keys].itertuples(index=False, name=None))
+    assert there == {(r.dataset, r.method, r.seed, r.shots) for r in runs}

@@ -1,10 +1,12 @@
 """Small real training runs, and what test processes do with them."""
 
+import contextlib
 import json
 import os
 import resource
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing import forkserver, get_context
 from pathlib import Path
@@ -19,8 +21,10 @@ from small_clips import TEXT, VIT, small_clip
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cocoop_tutorial import CoCoOp, CoOp, Dataset, FrozenCLIP, Split, TrainConfig, evaluate, train
+from cocoop_tutorial.errors import CocoopError
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.text_encoder.packed import memory as packed_memory
+from cocoop_tutorial.training.state import own_folder
 
 NAMES = ["cat", "dog", "sea_lion"]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -154,6 +158,41 @@ def run_with_memory(
     """Like `run`, on a machine with little or much free memory."""
     packed_memory.MAX_BYTES["cpu"] = most
     run(method, data, folder, out, config, kill)
+
+
+def run_and_tell(method: str, data: Path, folder: Path, out: Path, config: TrainConfig) -> None:
+    """Like `run`, but writes the error if there is one."""
+    try:
+        run(method, data, folder, out, config)
+    except CocoopError as error:
+        out.write_text(str(error))
+
+
+def run_shared_and_tell(
+    rank: int, data: Path, folder: Path, out: Path, config: TrainConfig
+) -> None:
+    """The same for one process of a group."""
+    run_and_tell("CoOp", data, folder, out / f"{rank}", config)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """As if another run were at work in a folder."""
+    begun, end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with own_folder(folder):
+            begun.set()
+            end.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert begun.wait(60)
+        yield
+    finally:
+        end.set()
+        thread.join()
 
 
 def run_on_full_disk(method: str, data: Path, folder: Path, out: Path, config: TrainConfig) -> None:

@@ -10,6 +10,7 @@ from cocoop_tutorial import CoCoOp, CoOp, ZeroShotCLIP
 from cocoop_tutorial.errors import CheckpointError, PromptError, UnknownNameError
 from cocoop_tutorial.models.cocoop import MetaNet
 from cocoop_tutorial.models.prompt_learner import PromptLearner
+from cocoop_tutorial.text_encoder.encode import ENCODERS
 
 BASE = ["cat", "hot dog", "Great Wall of China", "ketch"]
 NEW = ["yin_yang", "dollar bill", "wheelchair"]
@@ -36,6 +37,40 @@ def test_logits_of_images_and_of_features(method: str, kind: str) -> None:
     assert logits.shape == (3, 4)
     torch.testing.assert_close(logits, model.logits_from_features(clip.encode_image(images)))
     assert logits.abs().max() <= clip.logit_scale * 1.001, "a cosine times the scale"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_image_and_one(method: str) -> None:
+    model = METHODS[method](small_clip(), BASE)
+    for model.encoder in ENCODERS:
+        for n in (0, 1):
+            for logits in (
+                model(torch.zeros(n, 3, 32, 32)),
+                model.logits_from_features(random_features(model.clip, n)),
+            ):
+                assert logits.shape == (n, 4) and logits.dtype == torch.float32
+
+
+def test_no_text() -> None:
+    assert small_clip().encode_text([]).shape == (0, 48)
+
+
+@pytest.mark.parametrize("kind", ["vit-gelu", "resnet"])
+@pytest.mark.parametrize("method", ["zero-shot", "coop", "cocoop"])
+def test_images_that_ask_for_a_gradient_get_it(method: str, kind: str) -> None:
+    """The derivative in one direction is compared with a difference quotient."""
+    model = METHODS[method](small_clip(kind), BASE)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        images, direction = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32)
+    model(images.requires_grad_())[:, 1].sum().backward()
+    slope = (images.grad * direction).sum().item()
+    with torch.no_grad():
+        ends = [model(images + step * direction)[:, 1].double().sum() for step in (-5e-3, 5e-3)]
+        assert not model(images).requires_grad
+    assert slope == pytest.approx((ends[1] - ends[0]).item() / 1e-2, rel=0.1, abs=0.05)
+    assert slope != 0
+    assert not model.clip.encode_image(images.detach()).requires_grad
 
 
 @pytest.mark.parametrize("method", LEARNERS)
@@ -174,8 +209,9 @@ def test_ensemble_is_the_normalised_mean() -> None:
 def test_sixty_vectors_need_the_long_context() -> None:
     model = CoOp(small_clip(context_length=77), BASE, n_ctx=60)
     assert model.logits_from_features(random_features(model.clip, 2)).shape == (2, 4)
-    with pytest.raises(PromptError, match="lower n_ctx"):
-        CoOp(small_clip(), BASE, n_ctx=60)
+    for n_ctx in (29, 60, 10**8):
+        with pytest.raises(PromptError, match="lower n_ctx"):
+            CoOp(small_clip(), BASE, n_ctx=n_ctx)
 
 
 def test_same_seed_same_start() -> None:

@@ -149,6 +149,9 @@ def test_random_context_is_the_official_draw() -> None:
         (0, None, "at least one"),
         (None, None, "at least one"),
         (-3, "", "at least one"),
+        (2.0, None, "n_ctx is 2.0"),
+        (None, "  ", "no word that small-vit-gelu can read"),
+        (10**8, None, "lower n_ctx"),  # before memory for them is taken
     ],
 )
 def test_bad_contexts(n_ctx: int | None, words: str | None, message: str) -> None:

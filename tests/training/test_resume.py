@@ -81,7 +81,8 @@ def test_killed_while_writing(tmp_path: Path) -> None:
     assert in_process(run, "CoOp", tmp_path / "data", None, whole, config) == 0
     arguments = ("CoOp", tmp_path / "data", folder, out, config, 3)
     assert in_process(run_killed_while_writing, *arguments) == -9
-    assert len(list(folder.iterdir())) == 2  # the second checkpoint, and half of a third
+    (part,) = folder.glob("*.part")  # half of the third checkpoint, beside the second
+    assert part.stat().st_size > 0 and (folder / FILE).exists()
     assert in_process(run, "CoOp", tmp_path / "data", folder, out, config) == 0
     assert [f.name for f in folder.iterdir()] == [FILE]
     assert json.loads(out.read_text())["state"] == json.loads(whole.read_text())["state"]
@@ -103,7 +104,8 @@ def test_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     data, config = make_data(tmp_path / "data"), CASES["CoOp, features cached"]
     first, again = make_model("CoOp"), make_model("CoOp", seed=5)
     history = train(first, data, config, folder=tmp_path / "run")
-    assert train(again, data, config, folder=tmp_path / "run").equals(history)
+    with pytest.warns(UserWarning, match=r"finished, so nothing is trained.*remove training"):
+        assert train(again, data, config, folder=tmp_path / "run").equals(history)
     assert (again.ctx == first.ctx).all()
     with safe_open(tmp_path / "run" / FILE, "pt") as file:
         assert set(file.keys()) == {"parameter.ctx", "momentum.ctx"}
@@ -123,6 +125,18 @@ def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
         train(make_model("CoOp"), fewer, config, folder=tmp_path / "run")
     with pytest.raises(CheckpointError, match="weights"):
         train(make_model("CoOp", weights=1), data, config, folder=tmp_path / "run")
+    model = make_model("CoOp")
+    model.encoder = "reference"
+    with pytest.raises(CheckpointError, match="encoder 'packed' \\(now 'reference'\\)"):
+        train(model, data, config, folder=tmp_path / "run")
+    model = make_model("CoOp", precision="amp")  # a backbone that no other test has
+    model.clip.name, model.clip.model.visual.proj.data[0, 0] = "small-vit-gelu", 2.0
+    with pytest.raises(CheckpointError, match="weights"):
+        train(model, data, replace(config, precision="fp32"), folder=tmp_path / "run")
+    path = data.train.samples[0][0]
+    path.write_bytes(data.train.samples[-1][0].read_bytes())  # another picture, the same name
+    with pytest.raises(CheckpointError, match="images"):
+        train(make_model("CoOp"), data, config, folder=tmp_path / "run")
     assert (tmp_path / "run" / FILE).read_bytes() == before
 
 

@@ -39,7 +39,7 @@ from cocoop_tutorial import (
     load_dataset,
     train,
 )
-from cocoop_tutorial.errors import DataError, TrainingError, UnknownNameError
+from cocoop_tutorial.errors import DataError, SettingError, TrainingError, UnknownNameError
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.training import step
 from cocoop_tutorial.training.batches import Batch, BatchSource, epoch_batches
@@ -401,11 +401,36 @@ def test_progress_bar(
         ({"batch_size": 1.5}, "batch_size is 1.5"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"weight_decay": -1}, "weight_decay is -1"),
+        ({"momentum": 1.5}, "momentum is 1.5; it must be from 0 to below 1"),
+        ({"lr": "2e-3"}, "lr is '2e-3', of type str"),  # as YAML reads it
+        ({"lr": True}, "lr is True, of type bool"),
+        ({"epochs": "10"}, "epochs is '10'"),
+        ({"epochs": True}, "epochs is True"),
+        ({"batch_size": 10**20}, "batch_size is 1000"),
+        ({"warmup_epochs": 0.5}, "warmup_epochs is 0.5"),
+        ({"save_every": None}, "save_every is None"),
+        ({"drop_last": "no"}, "drop_last is 'no'; it must be True or False"),
+        ({"deterministic": 1}, "deterministic is 1"),
     ],
 )
 def test_settings_that_cannot_be(setting: dict[str, Any], words: str) -> None:
     with pytest.raises(TrainingError, match=words):
         TrainConfig(**setting)
+
+
+def test_seeds_that_cannot_be() -> None:
+    for seed in ("1", 1.0, -1, 2**64, None, True):
+        with pytest.raises(SettingError, match=f"seed is {seed!r}"):
+            TrainConfig(seed=seed)
+
+
+def test_settings_of_numpy_are_plain_numbers(data: Dataset, tmp_path: Path) -> None:
+    numbers = {"epochs": np.int64(1), "lr": np.float32(0.5), "seed": np.uint8(1), "batch_size": 4}
+    config = TrainConfig(**numbers, drop_last=np.bool_(True))
+    assert [type(v) for v in vars(config).values()] == [type(v) for v in vars(QUICK).values()]
+    assert config == TrainConfig(epochs=1, lr=0.5, batch_size=4)
+    for each in (config, TrainConfig(epochs=1, lr=0.5, batch_size=4)):
+        train(make_model("CoOp"), data, each, folder=tmp_path / "run")
 
 
 def test_unknown_names() -> None:

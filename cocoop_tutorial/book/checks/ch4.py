@@ -1,6 +1,6 @@
 """Checkers for the exercises of chapter 4."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,12 @@ from torch.nn import functional as F
 
 from cocoop_tutorial.models.cocoop import CoCoOp, MetaNet
 from cocoop_tutorial.text_encoder.encode import encode_prompts
+
+
+def _tensor(got: object) -> Tensor:
+    """What a function returned, be it a tensor, an array or lists."""
+    assert got is not None, "Your function returns None: it lacks a return with the result."
+    return torch.as_tensor(got, dtype=torch.float32)
 
 
 def check_count(count: Callable[[int, int, int, bool], int]) -> None:
@@ -28,9 +34,9 @@ def check_conditional_context(context: Callable[[Tensor, nn.Module, Tensor], Ten
     """Exercise 2: `context(v [M, D], net, features [B, E])` is `[B, M, D]`, v_m + h(x)."""
     torch.manual_seed(0)
     net = MetaNet(32, 6)
-    for images, n_ctx in ((5, 4), (4, 4), (1, 3)):  # B = M hides a wrong broadcast
+    for images, n_ctx in ((4, 4), (5, 4), (1, 3)):  # with B = M a missing axis raises no error
         v, x = torch.randn(n_ctx, 6), F.normalize(torch.randn(images, 32), dim=-1)
-        got, wanted = context(v, net, x), v + net(x)[:, None]
+        got, wanted = _tensor(context(v, net, x)), v + net(x)[:, None]
         shape = [images, n_ctx, 6]
         assert list(got.shape) == shape, (
             f"With B={images}, M={n_ctx}, D=6 your result is {list(got.shape)}, not {shape}. "
@@ -43,7 +49,7 @@ def check_conditional_context(context: Callable[[Tensor, nn.Module, Tensor], Ten
     print("passed: three sizes, B = M among them")
 
 
-def check_first_gradients(still: set[str]) -> None:
+def check_first_gradients(still: Collection[str]) -> None:
     """Exercise 3: parameters whose first gradient is zero if the output layer is zeroed."""
     torch.manual_seed(0)
     net, v = MetaNet(32, 6), nn.Parameter(torch.randn(6))
@@ -75,7 +81,7 @@ def check_scaled(scaled: Callable[[CoCoOp, Tensor, float], Tensor], model: CoCoO
     for a in (0.0, 1.0, 2.5):
         pi = (model.conditional_context(x) - model.ctx)[:, None]  # [B, 1, M, D]
         text = encode_prompts(model.clip, model.ctx + a * pi, model.prompts, model.encoder)
-        got, wanted = scaled(model, x, a), model.scaled_cosines(x, text)
+        got, wanted = _tensor(scaled(model, x, a)).to(x.device), model.scaled_cosines(x, text)
         assert list(got.shape) == shape, f"The logits are {list(got.shape)}, not {shape}."
         assert torch.allclose(got, wanted, atol=1e-3), (
             f"With a = {a} your logits are off by {float((got - wanted).abs().max()):.2g}. "

@@ -101,12 +101,12 @@ def summary() -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("dataset")
 
 
-def verify() -> list[str]:
-    """Compares every image on disk with its digest; returns what is missing or changed."""
+def verify(names: tuple[str, ...] = NAMES) -> list[str]:
+    """Compares every image and split file with its digest; what is missing or changed."""
     wrong = []
-    for name in NAMES:
+    for name in names:
         if not making.is_fresh(name):
-            wrong.append(f"{name}: not made, or made by an older version")
+            wrong.append(f"{name}: not made, or made by an older version. Run: cocoop data build")
             continue
         wrong += making.damage(name)
     return wrong

@@ -1,37 +1,55 @@
 """From SVG text to pixels: thumbnails to compare drawings by, and posed images (chapter 2)."""
 
+import contextlib
 import hashlib
 import io
+import multiprocessing
 import os
+import signal
 import threading
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
+from joblib import cpu_count
 from PIL import Image
 
 from cocoop_tutorial.datasets.icons import sources
 from cocoop_tutorial.datasets.icons.names import Drawing
-from cocoop_tutorial.errors import needs_extra
+from cocoop_tutorial.errors import MemoryLimitError, needs_extra
 
 FORMAT = 1  # raise it when the images or the rules change
 SIZE = 64  # pixels of an image
 THUMBNAIL = 20  # pixels of a thumbnail
 
 
-def workers() -> ProcessPoolExecutor:
-    """A process for each core; they end when this process ends, however it ends."""
-    return ProcessPoolExecutor(os.cpu_count(), initializer=_end_with_parent)
+@contextlib.contextmanager
+def workers() -> Iterator[ProcessPoolExecutor]:
+    """A process for each core; they end when this process ends, however it ends.
+
+    Raises:
+        MemoryLimitError: The system killed one of them.
+    """
+    pool = ProcessPoolExecutor(cpu_count(), initializer=_end_with_parent)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise MemoryLimitError(
+            "A worker process was killed, most often because memory ran out. Close other programs "
+            "and run the same command again."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends the others
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -12,10 +12,7 @@ Each dataset is a folder in the layout of CoOp's: images and one split file. The
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
-import time
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +28,7 @@ from cocoop_tutorial.datasets.icons import copies, drawings, hard, houses, names
 from cocoop_tutorial.datasets.icons.drawings import Picture
 from cocoop_tutorial.datasets.icons.names import Drawing
 from cocoop_tutorial.errors import DataError, needs_extra
-from cocoop_tutorial.files import cache_root
+from cocoop_tutorial.files import cache_root, file_errors, locked
 
 SOURCE = "icons_general"
 SETTINGS = ("icons_media", "icons_money", "icons_tools")  # to choose settings on, and nothing else
@@ -266,24 +263,59 @@ def images(name: str) -> dict[str, dict[str, str]]:
 
 
 def damage(name: str) -> list[str]:
-    """Compares every image of a fresh dataset with its digest; what is missing or changed."""
+    """Compares the files of a fresh dataset with their digests; what is missing or changed."""
     wrong = []
-    for file, entry in images(name).items():
-        path = folder(name) / "images" / file
+    for path, sha256 in _digests(name).items():
         if not path.exists():
             wrong.append(f"{path}: missing")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             wrong.append(f"{path}: changed")
     return wrong
 
 
+def _digests(name: str) -> dict[Path, str]:
+    meta = json.loads((folder(name) / "meta.json").read_text())
+    digests = {f"images/{file}": entry["sha256"] for file, entry in meta["images"].items()}
+    if "split" in meta:  # older caches lack it
+        digests[split_file(name).name] = meta["split"]
+    return {folder(name) / file: digest for file, digest in digests.items()}
+
+
 def build(progress: bool = True, names: tuple[str, ...] = NAMES) -> None:
-    """Installs the packages and makes what is missing, stale or damaged."""
-    sources.install()
-    stale = [name for name in names if not is_fresh(name) or damage(name)]
-    with drawings.workers() as pool, tqdm(stale, "datasets", disable=not progress) as bar:
+    """Installs the packages and makes what is missing, stale or damaged.
+
+    Of several builds at once, one works and the others wait for it.
+
+    Raises:
+        FileError: The disk is full, or a folder cannot be written.
+        MemoryLimitError: A worker process was killed.
+        MissingDataError: The packages cannot be fetched.
+    """
+    with file_errors("The icon data could not be made", "finished datasets stay"):
+        sources.install()
+        if stale := _stale(names):
+            with locked(cache_root() / "datasets" / ".lock", "making the icon data") as waited:
+                _sweep()  # what a killed build left
+                try:
+                    _make_all(_stale(stale) if waited else stale, progress)
+                finally:
+                    _sweep()
+
+
+def _make_all(names: list[str], progress: bool) -> None:
+    with drawings.workers() as pool, tqdm(names, "datasets", disable=not progress) as bar:
         for name in bar:
             _make(name, plan(name, pool), pool)
+
+
+def _sweep() -> None:
+    """Removes what is half made; only for the holder of the lock, when no worker is left."""
+    for left in (cache_root() / "datasets").glob(".*-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _stale(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not is_fresh(name) or damage(name)]
 
 
 def _write(job: tuple[Path, str]) -> str:
@@ -298,9 +330,15 @@ def _write(job: tuple[Path, str]) -> str:
 def _make(name: str, parts: Plan, pool: ProcessPoolExecutor) -> None:
     """Makes one dataset beside its final folder, then swaps the two."""
     target = folder(name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(target.parent, name)
-    partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    partial, old = target.with_name(f".{name}-new"), target.with_name(f".{name}-old")
+    partial.mkdir(parents=True)
+    _fill(partial, name, parts, pool)
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+
+
+def _fill(partial: Path, name: str, parts: Plan, pool: ProcessPoolExecutor) -> None:
     pictures = sorted((p for part in parts.values() for p in part), key=lambda p: p.drawing.package)
     jobs = [(partial / "images" / picture.file, picture.svg()) for picture in pictures]
     facts = {}
@@ -309,22 +347,14 @@ def _make(name: str, parts: Plan, pool: ProcessPoolExecutor) -> None:
         facts[picture.file] = drawing | {"sha256": digest}
     shown = {picture.classname for picture in pictures}
     label = {c: i for i, c in enumerate(c for c in table()[base(name)] if c in shown)}
-    split = {s: [[p.file, label[p.classname], p.classname] for p in part]
-             for s, part in parts.items()}  # fmt: skip
-    (partial / split_file(name).name).write_text(json.dumps(split))
-    meta = {"fingerprint": fingerprint(name), "images": facts}
+    split = json.dumps({s: [[p.file, label[p.classname], p.classname] for p in part]
+                        for s, part in parts.items()})  # fmt: skip
+    (partial / split_file(name).name).write_text(split)
+    digest = hashlib.sha256(split.encode()).hexdigest()
+    meta = {"fingerprint": fingerprint(name), "split": digest, "images": facts}
     (partial / "meta.json").write_text(json.dumps(meta))
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)
 
 
 def base(name: str) -> str:
     """The dataset whose classes a dataset has."""
     return SOURCE if name in SHIFTS else name
-
-
-def sweep(parent: Path, name: str) -> None:
-    """Removes what builds of this name left when they were killed, more than an hour ago."""
-    for left in parent.glob(f".{name}-*"):
-        if time.time() - left.stat().st_mtime > 3600:  # a younger one may still be at work
-            shutil.rmtree(left, ignore_errors=True)

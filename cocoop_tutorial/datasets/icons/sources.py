@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from cocoop_tutorial.errors import MissingDataError, needs_extra
-from cocoop_tutorial.files import REPO_DATA, cache_root
+from cocoop_tutorial.errors import FileError, MissingDataError, needs_extra
+from cocoop_tutorial.files import REPO_DATA, cache_root, locked
+
+MARKER = "node_modules/.package-lock.json"  # written by npm when everything is installed
 
 
 def npm_folder() -> Path:
@@ -40,20 +42,32 @@ def install() -> None:
 
     Raises:
         MissingDataError: npm is nowhere, or it failed (its last words are in the message).
+        FileError: The disk is full.
     """
-    folder = npm_folder()
-    installed = folder / "node_modules" / ".package-lock.json"
-    if installed.exists():
-        have = json.loads(installed.read_text())["packages"]
-        want = {f"node_modules/{name}": entry["integrity"] for name, entry in lock().items()}
-        if all(have.get(name, {}).get("integrity") == digest for name, digest in want.items()):
-            return
+    if not _is_installed():
+        with locked(npm_folder() / ".npm.lock", "fetching the icon packages"):
+            if not _is_installed():
+                _run_npm(npm_folder())
+
+
+def _is_installed() -> bool:
+    installed = npm_folder() / MARKER
+    if not installed.exists():
+        return False
+    have = json.loads(installed.read_text())["packages"]
+    want = {f"node_modules/{name}": entry["integrity"] for name, entry in lock().items()}
+    return all(have.get(name, {}).get("integrity") == digest for name, digest in want.items())
+
+
+def _run_npm(folder: Path) -> None:
     arguments = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"]
     done = subprocess.run([*npm_command(), *arguments], cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        raise MissingDataError(
+        full = "ENOSPC" in done.stderr or "EDQUOT" in done.stderr
+        raise (FileError if full else MissingDataError)(
             f"npm could not install the icon packages of {folder / 'package.json'}: "
-            f"{done.stderr.strip()[-400:]}. Check the network, then run `cocoop data build` again."
+            f"{done.stderr.strip()[-400:]}. {'Free some space' if full else 'Check the network'}, "
+            "then run `cocoop data build` again."
         )
 
 
@@ -72,9 +86,12 @@ def npm_command() -> list[str]:
 
 
 def read_json(package: str, file: str) -> dict | list:
-    """Reads one file of an installed npm package, installing first where needed."""
+    """Reads one file of an npm package; installs the packages if it is missing or cut off."""
     path = npm_folder() / "node_modules" / package / file
-    if not path.exists():
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        (npm_folder() / MARKER).unlink(missing_ok=True)  # it says that all is well
         install()
     return json.loads(path.read_text(encoding="utf-8"))
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
+from cocoop_tutorial.clip.identity import fingerprint, text_weights
 from cocoop_tutorial.text_encoder.packed.layout import Layout, build_layout
 from cocoop_tutorial.text_encoder.packed.tower import PackedTower, unsupported_reason
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts
@@ -118,7 +119,7 @@ def packed_tower(clip: FrozenCLIP, prompts: ClassPrompts, dtype: torch.dtype) ->
     Returns:
         None if the tower cannot be packed. A warning says why, once.
     """
-    state = tuple(map(_version, text_parameters(clip)))
+    state = fingerprint(*text_weights(clip))
     towers = _towers.setdefault(clip, {})
     if dtype not in towers or towers[dtype][0] != state:
         if reason := unsupported_reason(clip):
@@ -136,20 +137,3 @@ def class_list(tower: PackedTower, prompts: ClassPrompts) -> ClassList:
     if classes is None or classes.tower is not tower:
         classes = _lists[prompts] = ClassList(tower, prompts)
     return classes
-
-
-def text_parameters(clip: FrozenCLIP) -> list[Tensor]:
-    """The text tower's weights, without the image tower's if one module holds both."""
-    tower = clip.text_tower
-    modules = [tower.token_embedding, tower.transformer, tower.ln_final]
-    if isinstance(tower.text_projection, torch.nn.Module):
-        modules.append(tower.text_projection)
-    weights = [p for module in modules for p in module.parameters()]
-    own = [tower.positional_embedding, tower.text_projection]
-    return weights + [p for p in own if isinstance(p, Tensor)]
-
-
-def _version(weight: Tensor) -> tuple[int, int, bool]:
-    """Changes when a weight is replaced, moved, written to in place, or made trainable."""
-    version = 0 if weight.is_inference() else weight._version
-    return weight.data_ptr(), version, weight.requires_grad

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-import psutil
 import torch
+
+from cocoop_tutorial.measure import free_memory
 
 GIB = 1024**3
 # The encoder takes a fraction of what is free, but at most this: larger chunks are not faster on a
@@ -57,7 +58,7 @@ def memory_budget(device: torch.device) -> int:
         # PyTorch keeps freed blocks, which the driver does not count as free.
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     else:
-        free = psutil.virtual_memory().available
+        free = free_memory()
     return int(min(FREE_FRACTION * free, MAX_BYTES.get(device.type, MAX_BYTES["cpu"])))
 
 

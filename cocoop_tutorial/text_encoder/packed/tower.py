@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
+from cocoop_tutorial.clip.identity import has_hooks, text_weights
 from cocoop_tutorial.text_encoder.reference import is_causal
 
 # On x86, oneDNN's large float32 products are a tenth faster than MKL's ("rates" in
@@ -259,6 +260,8 @@ def unsupported_reason(clip: FrozenCLIP) -> str | None:
         return "its text tower is not made of CLIP's plain residual blocks"
     if any(p.requires_grad for p in tower.parameters()):
         return "its text tower is not frozen"
+    if any(map(has_hooks, text_weights(clip)[0])):
+        return "somebody's hooks run in its text tower"
     return None
 
 
