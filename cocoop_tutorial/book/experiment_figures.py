@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -18,6 +19,7 @@ from cocoop_tutorial.book.plots import (
     figure,
     style_of,
 )
+from cocoop_tutorial.book.widgets import flip_book, picture
 from cocoop_tutorial.experiments.summary import Difference
 
 HALVES = {"base": BASE, "new": NEW}
@@ -191,3 +193,35 @@ def _log_axis(ax: Axes, x: str, ticks: Sequence[int]) -> None:
     ax.set_xticks(ticks, ticks)
     ax.minorticks_off()
     ax.set(xlabel=x)
+
+
+def dataset_pages(tables: Mapping[str, pd.DataFrame]) -> ipywidgets.VBox:
+    """Bars of every data set, to leaf through: a slider turns to a data set, buttons to a table.
+
+    Args:
+        tables: Name to accuracy (%), one row per data set and one column per method.
+
+    Returns:
+        The widget, which works on the page without a kernel.
+    """
+    low = min(table.min().min() for table in tables.values()) - 5
+    books = {
+        name: {
+            dataset.removeprefix("icons_"): _page(f"{name}, {dataset}", row, low)
+            for dataset, row in table.iterrows()
+        }
+        for name, table in tables.items()
+    }
+    return flip_book(books, slider="dataset", buttons="classes")
+
+
+@plt.rc_context(STYLE)
+def _page(title: str, values: pd.Series, low: float) -> str:
+    fig, ax = figure(figsize=(4.6, 0.6 + 0.32 * len(values)))
+    bars = ax.barh(values.index[::-1], values[::-1], color=colour("CoCoOp"))
+    ax.bar_label(bars, fmt="%.1f", padding=2)
+    ax.set(xlim=(low, 105), xlabel="test accuracy (%)")
+    told = ", ".join(f"{name} {value:.1f}" for name, value in values.items())
+    page = picture(fig, f"{title}: {told}")
+    plt.close(fig)
+    return page

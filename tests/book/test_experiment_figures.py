@@ -1,5 +1,8 @@
 """The figures of chapter 6 show what they are given."""
 
+from collections.abc import Iterator
+
+import ipywidgets
 import pandas as pd
 from matplotlib.colors import to_hex
 
@@ -44,3 +47,18 @@ def test_lines_along_epochs_are_means_over_seeds() -> None:
     )  # fmt: skip
     for ax in figures.along(rows, "epoch", [1, 2]).axes:
         assert list(ax.lines[0].get_ydata()) == [12.0, 22.0]
+
+
+def test_every_dataset_has_its_page() -> None:
+    table = pd.DataFrame({"CLIP": [50.0, 60.0], "CoOp": [70.0, 40.0]}, ["icons_a", "icons_b"])
+    book = figures.dataset_pages({"base": table, "new": table + 1})
+    pages = " ".join(str(child) for child in walk(book))
+    for told in ("base, icons_a: CLIP 50.0, CoOp 70.0", "new, icons_b: CLIP 61.0, CoOp 41.0"):
+        assert told in pages
+
+
+def walk(widget: ipywidgets.Widget) -> Iterator[str]:
+    """All that a widget and its children hold as text."""
+    yield from (str(v) for v in widget.get_state().values())
+    for child in getattr(widget, "children", ()):
+        yield from walk(child)
