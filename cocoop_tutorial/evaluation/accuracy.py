@@ -14,6 +14,7 @@ from cocoop_tutorial.clip.transforms import Transform
 from cocoop_tutorial.datasets.splits import Dataset, Split, check_names
 from cocoop_tutorial.errors import BackboneError, memory_advice
 from cocoop_tutorial.evaluation.calibration import expected_calibration_error
+from cocoop_tutorial.seeds import check_whole
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,12 @@ def evaluate(
         DataError: The class names differ, the split is empty, or an image cannot be read.
         MemoryLimitError: It does not fit; the message says which of the two numbers to lower.
         BackboneError: A score is not a number.
+        SettingError: A number of images is not a whole number from 1.
 
     Introduced in chapter 1.
     """
     check_names(model, data)
+    batch_size = check_whole("batch_size", batch_size)
     images = data.split(split) if isinstance(split, str) else split
     mine = Split([images.samples[i] for i in distributed.share(len(images))])
     with memory_advice(f"Lower feature_batch (now {feature_batch})."):
