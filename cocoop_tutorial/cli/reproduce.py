@@ -104,10 +104,10 @@ def _table(name: str, title: str) -> None:
 
 
 def _words(option: str, text: str | None) -> list[str]:
-    words = [word.strip() for word in (text or "").split(",")]
-    if text is not None and "" in words:
+    words = [] if text is None else [word.strip() for word in text.split(",")]
+    if "" in words:
         raise typer.BadParameter(f"{text!r} is not a list such as a,b,c", param_hint=option)
-    return [] if text is None else words
+    return words
 
 
 def _seeds(text: str) -> list[int]:

@@ -102,7 +102,7 @@ def _correct_transparency(image: Image.Image) -> None:
     """
     if image.format != "PNG" or "transparency" not in image.info:
         return
-    stored = image.tile[0].args if image.tile else ""
+    stored = image.tile[0][3] if image.tile else ""
     if stored in ("L;2", "L;4"):
         image.info["transparency"] *= 255 // (2 ** int(stored[-1]) - 1)
     elif stored == "RGB;16B":
