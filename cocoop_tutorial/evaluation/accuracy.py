@@ -108,19 +108,24 @@ def evaluate(
     mine = Split([images.samples[i] for i in distributed.share(len(images))])
     with memory_advice(f"Lower feature_batch (now {feature_batch})."):
         features, _ = image_features(model.clip, mine, transform, feature_batch)
+    with memory_advice(f"Lower batch_size (now {batch_size}) of evaluate."):
+        logits = _score(model, features, batch_size)
+    logits = distributed.gather_rows(logits, len(images)).cpu()
+    _refuse_nan(logits, model)
+    return Evaluation(logits, torch.tensor(images.labels), list(data.classnames))
+
+
+def _score(model: nn.Module, features: Tensor, batch_size: int) -> Tensor:
+    """Logits `[N, K]` of features `[N, E]`, in evaluation mode."""
     training = model.training
     encode_once = getattr(model, "encode_once", contextlib.nullcontext)
     model.eval()
     try:
-        advice = memory_advice(f"Lower batch_size (now {batch_size}) of evaluate.")
-        with advice, settled_weights(), encode_once():
+        with settled_weights(), encode_once():
             batches = features.split(batch_size)
-            logits = torch.cat([model.logits_from_features(f).float() for f in batches])
+            return torch.cat([model.logits_from_features(f).float() for f in batches])
     finally:
         model.train(training)
-    logits = distributed.gather_rows(logits, len(images)).cpu()
-    _refuse_nan(logits, model)
-    return Evaluation(logits, torch.tensor(images.labels), list(data.classnames))
 
 
 def _refuse_nan(logits: Tensor, model: nn.Module) -> None:

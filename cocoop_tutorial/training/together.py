@@ -60,10 +60,7 @@ def train_together(
     clip = models[0].clip
     with reproducible(clip.device, all(c.deterministic for c in configs)), keep_freed_memory():
         runs = list(_runs(models, datas, configs))
-        if len({(run.source.n_steps, run.config.epochs) for run in runs}) > 1:
-            raise TrainingError("Runs that are trained together must have equally many steps.")
-        if len({run.config.precision for run in runs}) > 1:
-            raise TrainingError("Runs that are trained together need one precision.")
+        _check_steps(runs)
         with contextlib.ExitStack() as stack:
             for run in runs:
                 stack.enter_context(training_mode(run.model))
@@ -111,6 +108,13 @@ def _check_settings(configs: Sequence[TrainConfig]) -> None:
         raise TrainingError("Several processes cannot share runs. Use train under torchrun.")
     if any(config.micro_batch for config in configs):
         raise TrainingError("Runs that are trained together take no micro_batch. Train fewer.")
+
+
+def _check_steps(runs: Sequence[Run]) -> None:
+    if len({(run.source.n_steps, run.config.epochs) for run in runs}) > 1:
+        raise TrainingError("Runs that are trained together must have equally many steps.")
+    if len({run.config.precision for run in runs}) > 1:
+        raise TrainingError("Runs that are trained together need one precision.")
 
 
 def _step(runs: Sequence[Run], batches: Sequence[Batch]) -> None:
