@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from joblib import Parallel, cpu_count, delayed, parallel_config
@@ -20,14 +21,17 @@ from cocoop_tutorial.clip.identity import settled_weights, weights_digest
 from cocoop_tutorial.clip.load import load_clip
 from cocoop_tutorial.datasets.load import load_dataset
 from cocoop_tutorial.errors import (
+    SettingError,
     TrainingError,
     UnknownNameError,
+    first_line,
     needs_extra,
     suggest,
 )
-from cocoop_tutorial.experiments.runs import Row, Run, digest, finish
-from cocoop_tutorial.files import cache_root, write_atomic
+from cocoop_tutorial.experiments.runs import Row, Run, data_digest, digest, finish
+from cocoop_tutorial.files import cache_root, check_folder, write_atomic
 from cocoop_tutorial.progress import bar
+from cocoop_tutorial.seeds import check_whole
 
 ENGINES = ("local", "dask")
 MOST = 6  # runs trained together: more are hardly faster, and are lost together
@@ -52,6 +56,20 @@ class How:
     root: Path | None = None
     shard: tuple[int, int] = (1, 1)
 
+    def __post_init__(self) -> None:
+        """Finds what cannot be, before anything is loaded.
+
+        Raises:
+            SettingError: Not a number of processes, or no such shard.
+            UnknownNameError: No such engine.
+        """
+        if self.jobs is not None:
+            check_whole("jobs", self.jobs)
+        i, n = (check_whole("shard", number) for number in self.shard)
+        if i > n:
+            raise SettingError(f"There is no shard {i} of {n}. Count from 1.")
+        check_engine(self.engine)
+
     @property
     def cells(self) -> Path:
         """Where finished runs are kept."""
@@ -71,10 +89,12 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
         are there.
 
     Raises:
-        UnknownNameError: No such engine.
-        TrainingError: A run failed, or a process has another backbone.
+        TrainingError: A run failed, a file of a run is damaged, or a process has another backbone.
+        FileError: The folder of finished runs cannot be written to.
     """
     how = how or How()
+    check_folder(how.cells)
+    data_digest.cache_clear()  # because files may have changed since the last grid
     with settled_weights():
         digests = {run: digest(clip, run, how.root) for run in dict.fromkeys(runs)}
     files = {run: how.cells / f"{known}.json" for run, known in digests.items()}
@@ -85,6 +105,7 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
     todo, same = [part for part in todo if part], weights_digest(clip.model)
     _at_hand[clip.name] = clip
     jobs = how.jobs or (1 if clip.device.type == "cuda" else cpu_count())
+    jobs = max(min(jobs, len(todo)), 1)  # more would have nothing to do
     task = delayed(_finish)
     total = sum(cost(run, how.root) for part in todo for run in part)
     with processes(how.engine, jobs) as parallel, _bar(total) as progress:
@@ -94,7 +115,8 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
                 write_atomic(files[run], json.dumps(rows).encode())
                 progress.update(cost(run, how.root))
             progress.set_postfix_str(f"{part[0].dataset} {part[0].method}")
-    return [row for file in files.values() if file.is_file() for row in _read(file)]
+    there = [(run, file) for run, file in files.items() if file.is_file()]
+    return [row for run, file in there for row in _read(file, run)]
 
 
 def group(runs: Sequence[Run], how: How, most: int = MOST) -> list[list[Run]]:
@@ -120,13 +142,25 @@ def _bar(total: float) -> tqdm:
     return bar(None, "runs", round(total), bar_format=layout, leave=True)
 
 
-def _read(file: Path) -> list[Row]:
+def _read(file: Path, run: Run) -> list[Row]:
     try:
-        return json.loads(file.read_text())
-    except ValueError as error:
+        rows = json.loads(file.read_text())
+        if not isinstance(rows, list) or not rows or not all(_is_row(row, run) for row in rows):
+            raise ValueError("it does not hold the rows of this run")
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(
-            f"{file} is damaged ({error}). Delete it; the run is repeated."
+            f"{file} is damaged ({first_line(error)}). Delete it; the run is repeated."
         ) from None
+    return rows
+
+
+def _is_row(row: Any, run: Run) -> bool:
+    return (
+        isinstance(row, dict)
+        and run.facts().items() <= row.items()
+        and {"target", "split", "pi"} <= row.keys()
+        and isinstance(row.get("accuracy", 0.0), float)
+    )
 
 
 def _finish(
@@ -142,6 +176,17 @@ def _finish(
     return runs, finish(clip, runs, root)
 
 
+def check_engine(engine: str) -> str:
+    """Returns the engine's name if it exists.
+
+    Raises:
+        UnknownNameError: No such engine.
+    """
+    if engine not in ENGINES:
+        raise UnknownNameError(f"Unknown engine {engine!r}. {suggest(str(engine), ENGINES)}")
+    return engine
+
+
 @contextlib.contextmanager
 def processes(engine: str, jobs: int) -> Iterator[Parallel]:
     """Processes of joblib, which hand back each result as soon as it is there.
@@ -155,9 +200,7 @@ def processes(engine: str, jobs: int) -> Iterator[Parallel]:
         UnknownNameError: Another engine.
         MissingDataError: Dask is not installed.
     """
-    if engine not in ENGINES:
-        raise UnknownNameError(f"Unknown engine {engine!r}. {suggest(engine, ENGINES)}")
-    if engine == "local":
+    if check_engine(engine) == "local":
         yield Parallel(n_jobs=jobs, return_as="generator_unordered")
         return
     with needs_extra("cluster"):

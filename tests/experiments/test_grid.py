@@ -9,13 +9,15 @@ from itertools import chain
 from pathlib import Path
 
 import dask
+import numpy as np
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
+from paper_trees import plant
 from small_clips import small_clip
 
 from cocoop_tutorial import TrainConfig, load_clip
-from cocoop_tutorial.errors import MissingDataError, TrainingError, UnknownNameError
+from cocoop_tutorial.errors import FileError, MissingDataError, TrainingError, UnknownNameError
 from cocoop_tutorial.experiments import grid, runs
 from cocoop_tutorial.experiments.grid import How, make, processes
 from cocoop_tutorial.experiments.methods import METHODS
@@ -75,6 +77,17 @@ def test_a_run_is_known_by_what_it_depends_on() -> None:
     assert len(known) == 2 + len(others)
 
 
+def test_a_replaced_photograph_makes_another_run(tmp_path: Path, make_image) -> None:
+    image = plant("dtd", tmp_path, make_image) / "images/banded/banded_0001.jpg"
+    clip, wanted = small_clip("resnet"), [replace(some("clip")[0], dataset="dtd")]
+    how = How(1, folder=tmp_path / "cells", root=tmp_path)
+    make(clip, wanted, how)
+    (first,) = (tmp_path / "cells").iterdir()
+    image.write_bytes(image.read_bytes() + b"more")
+    make(clip, wanted, how)
+    assert len(list((tmp_path / "cells").iterdir())) == 2 and first.is_file()
+
+
 def test_shards_share_the_work(tmp_path: Path) -> None:
     clip, wanted = small_clip("resnet"), [*some("coop"), *some("coop", shots=2), *some("clip")]
     parts = [len(make(clip, wanted, How(1, folder=tmp_path, shard=(i, 3)))) for i in (1, 2, 3)]
@@ -84,10 +97,63 @@ def test_shards_share_the_work(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     clip, wanted = small_clip("resnet"), some("clip")
     make(clip, wanted, How(1, folder=tmp_path))
-    file = tmp_path / f"{digest(clip, wanted[0])}.json"
-    file.write_text(file.read_text()[:-9])
-    with pytest.raises(TrainingError, match=f"{file.name} is damaged.*Delete it"):
-        make(clip, wanted, How(1, folder=tmp_path))
+    file, other = (tmp_path / f"{digest(clip, run)}.json" for run in wanted)
+    whole = file.read_bytes()
+    rows = json.loads(whole)
+    for content in (
+        whole[:-9], b"", b"\xff", b"[" * 100_000, b"[]", b"{}", b"null", b"[1]", b"1" * 5000,
+        json.dumps([{**rows[0], "accuracy": "80"}]).encode(),
+        json.dumps([{k: v for k, v in rows[0].items() if k != "split"}]).encode(),
+        other.read_bytes(),  # of another seed
+    ):  # fmt: skip
+        file.write_bytes(content)
+        with pytest.raises(TrainingError, match=f"{file.name} is damaged.*Delete it"):
+            make(clip, wanted, How(1, folder=tmp_path))
+    file.unlink()
+    assert make(clip, wanted[:1], How(1, folder=tmp_path))[0]["accuracy"] == rows[0]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"seed": "1"}, "seed is '1'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"shots": 1.0}, "shots is 1.0"),
+        ({"shots": 0}, "shots is 0"),
+        ({"subset": "bse"}, "Did you mean 'base'"),
+        ({"method": "cocop"}, "Did you mean 'cocoop'"),
+    ],
+)
+def test_runs_that_cannot_be(facts: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        some("clip", **facts)
+
+
+def test_runs_with_numbers_of_other_types_are_the_same() -> None:
+    run, clip = some("coop")[0], small_clip("resnet")
+    other = replace(run, seed=np.int64(run.seed), shots=np.int8(run.shots), targets=[])
+    assert other == run and digest(clip, other) == digest(clip, run)
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"jobs": 0}, "jobs is 0"),
+        ({"jobs": "2"}, "jobs is '2'"),
+        ({"shard": (0, 2)}, "shard is 0"),
+        ({"shard": (3, 2)}, "no shard 3 of 2"),
+        ({"engine": "dusk"}, "Did you mean 'dask'"),
+    ],
+)
+def test_ways_that_cannot_be(facts: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        How(**facts)
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_any_run(monkeypatch) -> None:
+    monkeypatch.setattr(grid, "digest", None)  # nothing is looked at
+    with pytest.raises(FileError, match="/dev/null/x cannot be written to"):
+        make(small_clip("resnet"), some("clip"), How(1, folder=Path("/dev/null/x")))
 
 
 def test_rows_say_what_was_scored() -> None:
