@@ -69,18 +69,18 @@ def goals(folder: Path | None = None) -> pd.DataFrame:
     words = template_table(folder).drop(["ensemble", *WITH_SUBJECT], errors="ignore")
     plain = words.max() - words.min()
     rows = [
-        ("linear probe over zero-shot, base half, mean (points)", 8, None, gain.mean()),
-        (f"of {len(table)} datasets, probe over zero-shot", 9, None, (gain > 0).sum()),
-        (f"of {len(table)} datasets, probe 8 points over zero-shot", None, None, (gain >= 8).sum()),
+        ("linear probe above zero-shot, base classes, mean (points)", 8, None, gain.mean()),
+        (f"datasets (of {len(table)}) with the probe above zero-shot", 9, None, (gain > 0).sum()),
+        (f"datasets (of {len(table)}) with it 8 points above", None, None, (gain >= 8).sum()),
         ("zero-shot, all classes, mean (%)", 55, 75, table["all"].mean()),
-        ("base and new half, difference of their means (points)", None, 5, abs(halves.mean())),
-        ("base and new half, mean of their differences (points)", None, None, halves.abs().mean()),
+        ("base and new classes, difference of the means (points)", None, 5, abs(halves.mean())),
+        ("base and new classes, mean difference (points)", None, None, halves.abs().mean()),
         ("zero-shot on noto's emoji (%)", 60, None, emoji["noto"]),
         *((f"copies between {where}", None, aims.get(where), n) for where, n in copies.items()),
-        ("best over worst of twelve templates, mean (points)", 4, None, table.spread.mean()),
+        ("best above worst of twelve templates, mean (points)", 4, None, table.spread.mean()),
         ("the same without the three that name the subject", None, None, plain.mean()),
-        ("templates that are best on some dataset", 2, None, table.best.nunique()),
-        ("each image's medium over the best for all, mean (points)", None, None, own.mean()),
+        ("templates that are best on at least one dataset", 2, None, table.best.nunique()),
+        ("own medium above best single medium, mean (points)", None, None, own.mean()),
     ]
     return pd.DataFrame([_goal(*row) for row in rows])
 

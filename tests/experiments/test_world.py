@@ -201,7 +201,7 @@ def test_goals(measured: Path) -> None:
     goals = read.goals(measured).set_index("measure")
     value, reached = goals.value, goals.reached
     gain, halves = (
-        goals.filter(like=text, axis=0).index[0] for text in ("base half, mean", "difference of")
+        goals.filter(like=text, axis=0).index[0] for text in ("base classes, mean", "difference of")
     )
     assert (value[gain], reached[gain]) == (5.0, False)
     assert (value[halves], reached[halves]) == (5.0, True)  # -10 and 20: 5 on average

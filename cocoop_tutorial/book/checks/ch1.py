@@ -63,7 +63,7 @@ def check_classify(classify: Classify, clip: FrozenCLIP) -> None:
     }
     right = torch.allclose(got, logits.softmax(dim=1), atol=1e-3)
     assert right, next(hint for hint, p in hints.items() if torch.allclose(got, p, atol=1e-3))
-    print("passed: your classifier is ZeroShotCLIP")
+    print("passed: your classifier gives ZeroShotCLIP's probabilities")
 
 
 def check_sigmoid_loss(sigmoid_loss: Loss) -> None:
@@ -136,7 +136,7 @@ def check_choose_template(
             "Return the one with the highest accuracy on val."
         )
         chosen.append(got)
-    print(f"passed: {chosen[0]!r} was chosen on val; now it may see the test set, once")
+    print(f"passed: you chose {chosen[0]!r} on val, so now you may score it on test, once")
 
 
 def _choice(

@@ -36,18 +36,19 @@ def check_draw(draw: Draw) -> None:
         )
         exact = " A class with exactly enough images is drawn from, too." * (size == shots)
         assert _plain(train) == wanted.train.samples, (
-            f"Case {case}: right numbers, other images. Make one random.Random(seed), and go "
-            f"through the classes in the order in which the list first shows them.{exact}"
+            f"Case {case}: the numbers are right, but the images differ. Make one "
+            "random.Random(seed), and go through the classes in the order in which the list "
+            f"first shows them.{exact}"
         )
         few = min(shots, 4)
         assert len(val) == 3 * few, (
             f"Case {case}: val has {len(val)} images, not {3 * few}: min(shots, 4) per class."
         )
         assert _plain(val) == wanted.val.samples, (
-            f"Case {case}: train is right, val is not. Go on with the same generator instead of "
-            "starting a new one."
+            f"Case {case}: train is right, but val is not. Go on with the same generator "
+            "instead of starting a new one."
         )
-    print("passed: four draws, one with a class that is too small and one with just enough")
+    print("passed: four draws are right, with too few and with just enough images in a class")
 
 
 def _plain(samples: Iterable[Sequence[Any]]) -> list[Sample]:
@@ -81,7 +82,7 @@ def check_needed_new(needed: Callable[[float, float], float | None]) -> None:
             f"With base {base} no new accuracy up to 100 reaches H = {h}: return None. "
             "H is never more than twice the smaller of the two."
         )
-    print("passed: four that can be reached, three that cannot")
+    print("passed: four values that can be reached, and three that cannot")
 
 
 def check_near_copies(find: Callable[[list[Image.Image], list[Image.Image]], Any]) -> None:
@@ -91,7 +92,7 @@ def check_near_copies(find: Callable[[list[Image.Image], list[Image.Image]], Any
         found = {(int(i), int(j)) for i, j in find(list(train), list(test))}
         extra, missed = sorted(found - planted.keys()), sorted(planted.keys() - found)
         assert not extra, (
-            f"{len(extra)} pairs are no copies, for example train {extra[0][0]} and test "
+            f"{len(extra)} pairs are not copies, for example train {extra[0][0]} and test "
             f"{extra[0][1]}. Subtract each thumbnail's mean, scale it to length 1, and ask for "
             "more than 0.9."
         )
@@ -100,7 +101,7 @@ def check_near_copies(find: Callable[[list[Image.Image], list[Image.Image]], Any
             f"{planted[missed[0]]}. Bring all to one size first, and compare after subtracting "
             "the mean and scaling to length 1."
         )
-    print("passed: in two collections, three planted copies each were found, and nothing else")
+    print("passed: in two collections, you found all planted copies and nothing else")
 
 
 def _with_copies(
@@ -159,7 +160,7 @@ def check_linear_probe(probe: Callable[[Tensor, Tensor, Tensor], Any]) -> None:
         f"{100 * right:.0f}% of the test points are right; a fitted probe has more than 95%. "
         "Check that labels and rows belong together."
     )
-    print(f"passed: {100 * right:.1f}% of points that the probe has not seen are right")
+    print(f"passed: the probe is right on {100 * right:.1f}% of the points it has not seen")
 
 
 CLOUDS, WIDTH = 5, 32  # classes and feature width of the toy problem

@@ -30,7 +30,7 @@ def check_cross_entropy(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     got, wanted = torch.as_tensor(loss(logits, labels)).float(), F.cross_entropy(logits, labels)
     assert got.shape == (), f"The loss is one number; yours has shape {list(got.shape)}. Average."
     assert torch.isclose(got, wanted, atol=1e-5), (
-        f"Your loss is {got:.4f}, it should be {wanted:.4f}. Take minus the log-probability of "
+        f"Your loss is {got:.4f}, but it should be {wanted:.4f}. Take minus the log-probability of "
         "the right class of each image, then the mean over the images."
     )
     large = loss(logits * 100, labels)  # exp(1000) is infinite in float32
@@ -38,7 +38,7 @@ def check_cross_entropy(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
         "Your loss overflows for large logits, which CLIP's scale produces. Use logsumexp or "
         "log_softmax; do not exponentiate first."
     )
-    print("passed: the right value, and no overflow")
+    print("passed: the value is right, and nothing overflows")
 
 
 def check_choose_epoch(choose: Callable[[pd.DataFrame], int]) -> None:
@@ -50,10 +50,10 @@ def check_choose_epoch(choose: Callable[[pd.DataFrame], int]) -> None:
     assert got != 3, "Your choice uses the new classes, which nobody has while training: use base."
     assert got in (1, 2), f"You chose epoch {got}; the best base accuracy is at epoch 1."
     assert got == 1, (
-        "Epochs 1 and 2 are equally good; take the earlier one: it needs less training."
+        "Epochs 1 and 2 are equally good, so take the earlier one, which needs less training."
     )
     assert choose(rows.iloc[::-1]) == 1, "Your choice depends on the order of the rows."
-    print("passed: chosen by base classes only")
+    print("passed: you chose by base classes only")
 
 
 def check_overlap(overlap: Callable[[set[str], set[str]], float]) -> None:

@@ -27,7 +27,7 @@ def check_count(count: Callable[[int, int, int, bool], int]) -> None:
             "E // 16, and at least 1."
         )  # fmt: skip
         assert got == wanted, f"count({m}, {e}, {d}, {separate}) gives {got}, not {wanted}. {hint}"
-    print("passed: one network and M networks, three widths")
+    print("passed: right for one network and for M networks, with three widths")
 
 
 def check_conditional_context(context: Callable[[Tensor, nn.Module, Tensor], Tensor]) -> None:
@@ -43,10 +43,10 @@ def check_conditional_context(context: Callable[[Tensor, nn.Module, Tensor], Ten
             "h(x) is [B, D]: give it an axis for the M vectors before you add."
         )
         assert torch.allclose(got, wanted, atol=1e-6), (
-            "The shape is right, the numbers are not. Every context vector of image b must move "
-            "by the same h(x_b); check which axis of v your addition lines up with B."
+            "The shape is right, but the numbers are not. Every context vector of image b must "
+            "move by the same h(x_b); check which axis of v your addition lines up with B."
         )
-    print("passed: three sizes, B = M among them")
+    print("passed: right for three sizes, including B = M")
 
 
 def check_first_gradients(still: Collection[str]) -> None:
@@ -68,7 +68,7 @@ def check_first_gradients(still: Collection[str]) -> None:
         f"{missing} are missing. Their gradient passes backward through linear2.weight, which is "
         "zero."
     )
-    print("passed: only what reaches the loss through the zeroed weights waits for the second step")
+    print("passed: only linear1 must wait for the second step, behind the zeroed weights")
 
 
 @torch.no_grad()
@@ -87,4 +87,4 @@ def check_scaled(scaled: Callable[[CoCoOp, Tensor, float], Tensor], model: CoCoO
             f"With a = {a} your logits are off by {float((got - wanted).abs().max()):.2g}. "
             "Multiply pi alone by a, not the context, and use the model's encoder and names."
         )
-    print("passed: a = 0 is one prompt for all, a = 1 is the model itself")
+    print("passed: a = 0 gives one prompt for all images, a = 1 the model itself")

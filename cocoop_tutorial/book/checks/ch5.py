@@ -30,7 +30,7 @@ def check_tokens(count: Callable[[int, int, Sequence[int], int], tuple[int, int]
             f"{packed}. An image has 1 start token, n_ctx context tokens, and for each class its "
             "name, the full stop and the end token."
         )
-    print("passed: published and packed, three sizes")
+    print("passed: right for published and packed, in three sizes")
 
 
 class SlowQueue:
@@ -70,11 +70,11 @@ def check_timing(measure: Callable[..., float]) -> None:
     gpu = SlowQueue()
     got = measure(gpu.run, gpu.synchronize, gpu.clock, 5)
     assert got > 10 * gpu.LAUNCH, (
-        f"You measured {got:.3f} s: the time to queue the work. Synchronise before you read the "
-        "second clock."
+        f"You measured {got:.3f} s, which is the time to queue the work. Synchronise before "
+        "you read the clock again."
     )
     assert gpu.calls > 5, (
-        "Call `run` once before you begin to measure: the first call is not like the others."
+        "Call `run` once before you begin to measure, because the first call is slower."
     )
     wanted = statistics.median(gpu.work[1:6]) + gpu.LAUNCH
     assert got < 1.5 * wanted, (
@@ -84,7 +84,7 @@ def check_timing(measure: Callable[..., float]) -> None:
     assert abs(got - wanted) < 1e-6, (
         f"You measured {got:.4f} s; the median of five calls is {wanted:.4f} s."
     )
-    print("passed: warmed up, synchronised, median of the calls")
+    print("passed: you warm up, synchronise, and take the median")
 
 
 def check_pieces(pieces: Callable[[int, int, int], int]) -> None:
@@ -98,11 +98,11 @@ def check_pieces(pieces: Callable[[int, int, int], int]) -> None:
         got = pieces(budget, images, per_image)
         assert got == wanted, (
             f"pieces({budget}, {images}, {per_image}) gives {got}, not {wanted}. As many images as "
-            "fit go into one pass; then count the passes, the last one may be smaller."
+            "fit go into one pass. Then count the passes, of which the last one may be smaller."
         )
     try:
         pieces(10, 8, 30)
     except ValueError:
-        print("passed: four budgets, and a clear error where not even one image fits")
+        print("passed: right for four budgets, with a clear error if not even one image fits")
         return
     raise AssertionError("One image needs 30 bytes and there are 10: raise a ValueError.")
