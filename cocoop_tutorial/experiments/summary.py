@@ -202,7 +202,7 @@ class Difference:
         return "holds here" if low > 0 else "does not hold here" if high < 0 else "cannot tell"
 
     def __str__(self) -> str:
-        return f"{self.effect:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+        return f"{self.effect:+z.1f} [{self.low:+z.1f}, {self.high:+z.1f}]"  # z: no minus zero
 
 
 def difference(
