@@ -107,7 +107,7 @@ def _numbers(option: str, text: str) -> list[int]:
 
 def _shard(text: str) -> tuple[int, int]:
     i, _, n = text.partition("/")
-    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
         raise typer.BadParameter(f"{text!r} is not i/n with i from 1 to n", param_hint="--shard")
     return int(i), int(n)
 

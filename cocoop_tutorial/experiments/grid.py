@@ -1,10 +1,10 @@
 """Many runs, on all cores or on a cluster, each kept in a file of its own (chapter 6).
 
-A grid that is cut off loses at most the runs in flight, and goes on where it was.
+A grid that is cut off loses at most the runs in flight, and goes on where it was. Two grids at once
+may both make a run; they then return the rows of the one that ended first.
 """
 
 import contextlib
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,13 +20,14 @@ from cocoop_tutorial.clip.identity import settled_weights, weights_digest
 from cocoop_tutorial.clip.load import load_clip
 from cocoop_tutorial.datasets.load import load_dataset
 from cocoop_tutorial.errors import (
+    DataError,
     TrainingError,
     UnknownNameError,
     needs_extra,
     suggest,
 )
-from cocoop_tutorial.experiments.runs import Row, Run, digest, finish
-from cocoop_tutorial.files import cache_root, write_atomic
+from cocoop_tutorial.experiments.runs import Row, Run, digest, finish, is_row
+from cocoop_tutorial.files import cache_root, read_json, write_json
 from cocoop_tutorial.progress import bar
 
 ENGINES = ("local", "dask")
@@ -39,7 +40,7 @@ class How:
     """How a grid is run; none of it changes a result.
 
     Attributes:
-        jobs: Processes, of one thread each; None takes one per core. On a GPU, 1.
+        jobs: Processes, of one thread each, at most one per core; None takes as many. On a GPU, 1.
         engine: "local" for this machine, "dask" for the cluster that DASK_SCHEDULER_ADDRESS names.
         folder: Where finished runs are kept; None takes `runs` in the cache.
         root: Folder of the paper's data; None takes $COCOOP_DATA, else ./data.
@@ -73,6 +74,7 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
     Raises:
         UnknownNameError: No such engine.
         TrainingError: A run failed, or a process has another backbone.
+        DataError: The file of a finished run is damaged, or holds another run.
     """
     how = how or How()
     with settled_weights():
@@ -90,10 +92,11 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
         where = clip.name, str(clip.device), clip.precision, same, how.root
         for part, found in parallel(task(*where, part) for part in todo):
             for run, rows in zip(part, found, strict=True):
-                write_atomic(files[run], json.dumps(rows).encode())
+                if not files[run].is_file():  # of two grids on the same cells, the first counts
+                    write_json(files[run], {"rows": rows})
                 progress.update(cost(run, how.root))
             progress.set_postfix_str(f"{part[0].dataset} {part[0].method}")
-    return [row for file in files.values() if file.is_file() for row in _read(file)]
+    return [row for run, file in files.items() if file.is_file() for row in _read(file, run)]
 
 
 def group(runs: Sequence[Run], how: How) -> list[list[Run]]:
@@ -119,13 +122,13 @@ def _bar(total: float) -> tqdm:
     return bar(None, "runs", round(total), bar_format=layout, leave=True)
 
 
-def _read(file: Path) -> list[Row]:
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise TrainingError(
-            f"{file} is damaged ({error}). Delete it; the run is repeated."
-        ) from None
+def _read(file: Path, run: Run) -> list[Row]:
+    remedy = "Delete it; the run is repeated."
+    content = read_json(file, remedy)
+    rows = content.get("rows") if isinstance(content, dict) else content  # once a list, no digest
+    if not isinstance(rows, list) or not rows or not all(is_row(row, run) for row in rows):
+        raise DataError(f"{file} does not hold what {run.dataset}, {run.method} gave. {remedy}")
+    return rows
 
 
 def _finish(
@@ -148,7 +151,8 @@ def processes(engine: str, jobs: int) -> Iterator[Parallel]:
     Args:
         engine: "local" for this machine, or "dask" for the cluster whose scheduler Dask's settings
             name (`DASK_SCHEDULER_ADDRESS`); if they name none, a cluster is started here.
-        jobs: Processes, of one thread each; a cluster that runs already has its own number.
+        jobs: Processes, of one thread each, at most one per core; a cluster that runs already has
+            its own number.
 
     Raises:
         UnknownNameError: Another engine.
@@ -156,6 +160,7 @@ def processes(engine: str, jobs: int) -> Iterator[Parallel]:
     """
     if engine not in ENGINES:
         raise UnknownNameError(f"Unknown engine {engine!r}. {suggest(engine, ENGINES)}")
+    jobs = min(jobs, cpu_count())  # more would only take memory
     if engine == "local":
         yield Parallel(n_jobs=jobs, return_as="generator_unordered")
         return
