@@ -195,11 +195,14 @@ def _log_axis(ax: Axes, x: str, ticks: Sequence[int]) -> None:
     ax.set(xlabel=x)
 
 
-def dataset_pages(tables: Mapping[str, pd.DataFrame]) -> ipywidgets.VBox:
+def dataset_pages(
+    tables: Mapping[str, pd.DataFrame], buttons: str = "classes"
+) -> ipywidgets.VBox:
     """Bars of every data set, to leaf through: a slider turns to a data set, buttons to a table.
 
     Args:
         tables: Name to accuracy (%), one row per data set and one column per method.
+        buttons: What the tables are.
 
     Returns:
         The widget, which works on the page without a kernel.
@@ -212,7 +215,7 @@ def dataset_pages(tables: Mapping[str, pd.DataFrame]) -> ipywidgets.VBox:
         }
         for name, table in tables.items()
     }
-    return flip_book(books, slider="dataset", buttons="classes")
+    return flip_book(books, slider="dataset", buttons=buttons)
 
 
 @plt.rc_context(STYLE)

@@ -81,7 +81,8 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
         digests = {run: digest(clip, run, how.root) for run in dict.fromkeys(runs)}
     files = {run: how.cells / f"{known}.json" for run, known in digests.items()}
     i, n = how.shard
-    mine = group(list(files), how)[i - 1 :: n]  # of all runs: shards must agree who does what
+    most = 1 if clip.device.type == "cuda" else MOST  # `train` replays a recorded step there
+    mine = group(list(files), how, most)[i - 1 :: n]  # of all runs: shards must agree on the groups
     todo = [[run for run in part if not files[run].is_file()] for part in mine]
     todo, same = [part for part in todo if part], weights_digest(clip.model)
     _at_hand[clip.name] = clip
@@ -99,12 +100,12 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
     return [row for run, file in files.items() if file.is_file() for row in _read(file, run)]
 
 
-def group(runs: Sequence[Run], how: How) -> list[list[Run]]:
-    """Runs that are trained together, the longest groups first, because they end last."""
+def group(runs: Sequence[Run], how: How, most: int = MOST) -> list[list[Run]]:
+    """Runs that are trained together, at most so many; those that end last come first."""
     alike: dict[object, list[Run]] = defaultdict(list)
     for run in runs:
         alike[run.company() if run.config else (run.dataset, run.method)].append(run)
-    groups = [part[k : k + MOST] for part in alike.values() for k in range(0, len(part), MOST)]
+    groups = [part[k : k + most] for part in alike.values() for k in range(0, len(part), most)]
     return sorted(groups, key=lambda part: -sum(cost(run, how.root) for run in part))
 
 

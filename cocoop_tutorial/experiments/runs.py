@@ -28,6 +28,7 @@ from cocoop_tutorial.models.cocoop import CoCoOp
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.results import provenance
 from cocoop_tutorial.training.config import TrainConfig
+from cocoop_tutorial.training.loop import train
 from cocoop_tutorial.training.together import train_together
 
 Row = dict[str, Any]
@@ -122,7 +123,10 @@ def finish(clip: FrozenCLIP, runs: Sequence[Run], root: Path | None = None) -> l
     if runs[0].config:
         watch = [watcher(whole, r, curve) for r, curve in zip(runs, curves, strict=True)]
         configs = [r.config for r in runs]
-        histories = train_together(models, parts, configs, on_epoch_end=watch)
+        if len(runs) == 1:  # on a GPU, `train` replays recorded steps
+            histories = [train(models[0], parts[0], configs[0], on_epoch_end=watch[0])]
+        else:
+            histories = train_together(models, parts, configs, on_epoch_end=watch)
         seconds = float(histories[0].seconds.sum()) / len(runs)  # they took their time together
     found, commit = [], provenance()["commit"]
     for run, model, part, curve in zip(runs, models, parts, curves, strict=True):
