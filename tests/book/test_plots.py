@@ -15,7 +15,13 @@ from matplotlib.text import Text
 from PIL import Image
 
 from cocoop_tutorial import Evaluation
-from cocoop_tutorial.book import analysis_figures, experiment_figures, plots, sheets
+from cocoop_tutorial.book import (
+    analysis_figures,
+    experiment_figures,
+    plots,
+    sheets,
+    transfer_figures,
+)
 from cocoop_tutorial.book.clip_figures import cosine_figure, template_figure, template_table_figure
 from cocoop_tutorial.book.coop_figures import class_page, over_epochs
 from cocoop_tutorial.experiments.summary import Difference
@@ -193,6 +199,14 @@ NAMED = {
     "halves": lambda: analysis_figures.halves_figure(THREE, ODD[0]),
     "templates": lambda: template_table_figure(pd.DataFrame(dict.fromkeys(ODD, SIX))),
     "cosines": lambda: cosine_figure([Image.new("RGB", (9, 9))] * 6, ODD, torch.ones(6, 6)),
+    "transfer": lambda: transfer_figures.gain_figure(
+        RUNS.rename(columns={"accuracy": "points"}).assign(target=ODD)
+    ),
+    "matrix": lambda: transfer_figures.matrix_figure(pd.DataFrame(dict.fromkeys(ODD, SIX))),
+    "shifts": lambda: transfer_figures.shifts_figure(
+        {n: [Image.new("RGB", (9, 9))] for n in ODD}, pd.DataFrame({"$m^": SIX})
+    ),
+    "path": lambda: transfer_figures.path_figure(pd.DataFrame({n: [1.0, 2.0] for n in ODD}), "a$b"),
     "curves": lambda: plots.curves({n: [1.0, 2.0] for n in ODD}),
 }  # fmt: skip
 
