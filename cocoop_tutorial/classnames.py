@@ -1,7 +1,8 @@
 """The rule for class names: none is empty, and no two read the same."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from numbers import Number
 from typing import TYPE_CHECKING
 
 from cocoop_tutorial.errors import ClassNameError
@@ -35,6 +36,8 @@ def check_classnames(
     Raises:
         ClassNameError: There are no names, one is empty or not UTF-8, or two are the same.
     """
+    if not isinstance(classnames, Iterable):
+        raise ClassNameError(f"{where}: {classnames!r} is not a list of names. Give a list.")
     names = [classnames] if isinstance(classnames, str) else list(classnames)
     if not names:
         raise ClassNameError(f"{where}: the list is empty. Give at least one name.")
@@ -53,6 +56,11 @@ def check_classnames(
 
 def _checked_tokens(name: object, which: str) -> tuple[int, ...]:
     """The token ids of a name that is a text with something to read."""
+    # As YAML and JSON read a name that is not in quotes.
+    if isinstance(name, Number) and not isinstance(name, bool):
+        raise ClassNameError(
+            f"{which}: class names must be text; {name} is a number: write '{name}'."
+        )
     if not isinstance(name, str):
         raise ClassNameError(
             f"{which} has the name {name!r}, of type {type(name).__name__}. Give it a string."

@@ -46,7 +46,7 @@ def cache_root() -> Path:
         $COCOOP_CACHE if it is set, else `data/cache` in a clone, else `~/.cache/cocoop_tutorial`.
     """
     if chosen := os.environ.get("COCOOP_CACHE"):
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))
     if (REPO_DATA / "package.json").exists():
         return REPO_DATA / "cache"
     return Path.home() / ".cache" / "cocoop_tutorial"
@@ -144,6 +144,21 @@ def write_atomic(path: str | Path, data: bytes) -> Path:
                 with contextlib.suppress(OSError):
                     os.unlink(file.name)
     return path
+
+
+def check_folder(folder: Path) -> None:
+    """Finds before any work is done whether results can be written into a folder.
+
+    Args:
+        folder: Made if missing.
+
+    Raises:
+        FileError: It cannot be made or written to.
+    """
+    with file_errors(f"{folder} cannot be written to"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 def _remove_parts(path: Path) -> None:

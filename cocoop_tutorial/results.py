@@ -95,7 +95,7 @@ def results_folder(make: bool = False) -> Path:
         MissingDataError: There is none; the message says how to name one.
     """
     if given := os.environ.get("COCOOP_RESULTS"):
-        return Path(given).expanduser()
+        return Path(os.path.expanduser(given))
     here = Path.cwd()
     roots = [r for r in (here, *here.parents) if (r / "cocoop_tutorial").is_dir()]
     roots += [Path(__file__).parents[1], Path(__file__).parent]

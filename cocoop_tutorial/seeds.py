@@ -1,6 +1,8 @@
-"""Whole numbers of any integral type, and seeds."""
+"""Whole numbers of any integral type, switches, and seeds."""
 
 import operator
+
+import numpy as np
 
 from cocoop_tutorial.errors import SettingError
 
@@ -22,6 +24,46 @@ def as_int(value: object) -> int | None:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         return None
+
+
+def check_whole(name: str, value: object, least: int = 1) -> int:
+    """Checks a whole number that counts something.
+
+    Args:
+        name: What it is called, for the message.
+        value: Any integral number.
+        least: The smallest that is allowed.
+
+    Returns:
+        It as Python's int.
+
+    Raises:
+        SettingError: It is not a whole number from `least` to 2**31 - 1.
+    """
+    number = as_int(value)
+    if number is None or not least <= number < 2**31:
+        raise SettingError(
+            f"{name} is {value!r}; it must be a whole number from {least} to 2**31 - 1."
+        )
+    return number
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Checks a switch, because "no" from YAML, being a text, would be true.
+
+    Args:
+        name: What it is called, for the message.
+        value: True or False, of Python or NumPy.
+
+    Returns:
+        It as Python's bool.
+
+    Raises:
+        SettingError: It is anything else.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise SettingError(f"{name} is {value!r}; it must be True or False.")
+    return bool(value)
 
 
 def check_seed(seed: object) -> int:

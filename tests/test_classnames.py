@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_clips import small_clip
 
@@ -52,6 +53,15 @@ def test_names_that_read_differently_are_kept_everywhere(
     assert check_classnames(names) == list(names)
     path = split_file(tmp_path, names, make_image)
     assert read_zhou_split(path, tmp_path)[3] == list(names)
+
+
+@pytest.mark.parametrize("name", [3, 2.5, np.int64(3)])
+def test_names_that_are_numbers(name: object) -> None:
+    told = rf"class 1: class names must be text; {name} is a number: write '{name}'"
+    with pytest.raises(ClassNameError, match=told):
+        check_classnames(["cat", name])
+    with pytest.raises(ClassNameError, match="is not a list of names"):
+        check_classnames(name)
 
 
 @pytest.mark.parametrize("name", ["", " ", "_", None, 3, "&nbsp;", "\ufeff"])

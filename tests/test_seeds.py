@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_clips import small_clip
 
-from cocoop_tutorial import Dataset, ImageFolder, Split, few_shot
+from cocoop_tutorial import Dataset, ImageFolder, Split, TrainConfig, few_shot
+from cocoop_tutorial.book.notebook import seed_everything
 from cocoop_tutorial.errors import DataError, SettingError
+from cocoop_tutorial.experiments.methods import METHODS
 from cocoop_tutorial.seeds import as_int, check_seed
+from cocoop_tutorial.text_encoder.words import random_like
 
 SAMPLES = [(Path(f"{y}/{i}.png"), y) for y in range(2) for i in range(30)]
 DATA = Dataset("any", ["ant", "bee"], Split(SAMPLES), Split(), Split())
@@ -26,7 +30,14 @@ def test_any_integral_seed_equals_the_int(seed: object, image_folder: Path) -> N
 
 @pytest.mark.parametrize("seed", WRONG, ids=repr)
 def test_anything_else_is_an_error_that_names_the_seed(seed: object, image_folder: Path) -> None:
-    for draw in (lambda: few_shot(DATA, 16, seed), lambda: ImageFolder(image_folder, seed=seed)):
+    for draw in (
+        lambda: few_shot(DATA, 16, seed),
+        lambda: ImageFolder(image_folder, seed=seed),
+        lambda: METHODS["coop"].build(small_clip(), DATA, seed),
+        lambda: seed_everything(seed),
+        lambda: random_like(torch.ones(1, 2), seed),
+        lambda: TrainConfig(seed=seed),
+    ):
         with pytest.raises(SettingError, match=r"seed is .*whole number from 0"):
             draw()
 

@@ -1,5 +1,6 @@
 """The README's picture: what icon-clip sees in each of the icon datasets."""
 
+import io
 import textwrap
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from cocoop_tutorial.book.plots import image_grid
 from cocoop_tutorial.clip.load import load_clip
 from cocoop_tutorial.datasets import icons
 from cocoop_tutorial.datasets.load import load_dataset
+from cocoop_tutorial.errors import SettingError
+from cocoop_tutorial.files import check_folder, write_atomic
 from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
 
 
@@ -17,8 +20,15 @@ def draw_hero(to: Path) -> None:
     """Draws two test images per dataset, each over the name that icon-clip gives it.
 
     Args:
-        to: Picture file to write.
+        to: Picture file to write, a PNG.
+
+    Raises:
+        SettingError: Its name says that it is another kind of picture.
+        FileError: It cannot be written.
     """
+    if to.suffix.lower() != ".png":
+        raise SettingError(f"{to} must end with .png, because the picture is a PNG.")
+    check_folder(to.parent)
     clip = load_clip("icon-clip", device="cpu")
     pictures, captions = [], []
     for data in map(load_dataset, icons.MAIN):
@@ -28,4 +38,6 @@ def draw_hero(to: Path) -> None:
             guess = model(clip.preprocess(pictures[-1])[None]).argmax()
             captions.append(textwrap.fill(data.classnames[guess], 12))
     fig = image_grid(pictures, captions, columns=11)
-    fig.savefig(to, dpi=150, bbox_inches="tight", facecolor="white")
+    file = io.BytesIO()
+    fig.savefig(file, format="png", dpi=150, bbox_inches="tight", facecolor="white")
+    write_atomic(to, file.getvalue())

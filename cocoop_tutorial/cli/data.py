@@ -72,7 +72,8 @@ def _papers_data(root: Root) -> list[dict[str, Any]]:
 @app.command("check")
 def check(
     name: Annotated[
-        str | None, typer.Argument(help="A data set; without one, all icon data sets.")
+        str | None,
+        typer.Argument(help="A data set, or a folder of images; without one, all icon data sets."),
     ] = None,
     as_json: Json = False,
     root: Root = None,
@@ -81,6 +82,7 @@ def check(
 
     It counts classes and images, compares the split file with the official one, decodes every
     image, and looks for images that are in several splits. Icons are compared with their digests.
+    Of a folder of your own, it also counts each class and says which files are left out.
     The exit status is 1 if there is a problem.
     """
     from cocoop_tutorial.datasets import icons

@@ -52,7 +52,7 @@ NamePosition = Annotated[
     opt.Position, typer.Option(help="For an official CoOp file, which does not say.")
 ]
 BatchSize = Annotated[
-    int, typer.Option(min=1, help="Images scored at once; fewer need less memory.")
+    int, typer.Option(min=1, max=opt.LARGEST, help="Images scored at once; fewer need less memory.")
 ]
 
 
@@ -120,8 +120,9 @@ def _facts(prompts: str) -> dict[str, Any]:
 
 def _what(trained: dict[str, Any], data: str | None, classes: str | None) -> tuple[str, str]:
     """Data set and classes to score; by default those that the prompt was trained on."""
-    name = data or trained.get("data") or "icons_weather"
-    halves = name == trained.get("data") and trained.get("classes") == "base"
+    known = trained.get("data")
+    name = data if data is not None else known if isinstance(known, str) else "icons_weather"
+    halves = name == known and trained.get("classes") == "base"
     return name, classes or ("halves" if halves else "all")
 
 

@@ -1,6 +1,7 @@
 """The command line: `cocoop doctor`, `data`, `train`, `evaluate` and `reproduce`."""
 
 import dataclasses
+import io
 import json
 import sys
 import warnings
@@ -61,12 +62,14 @@ for command in (data, train, evaluate, reproduce):
 
 
 def main() -> None:
-    """Runs the command line; an error of this library becomes one line and exit status 1."""
+    """Runs the command line; an error of this library or of a file becomes one line, status 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             app()
-    except CocoopError as error:
+    except (CocoopError, OSError) as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         sys.exit(1)
 

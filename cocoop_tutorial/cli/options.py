@@ -8,6 +8,7 @@ import typer
 
 from cocoop_tutorial.precision import Precision
 
+LARGEST = 2**31 - 1  # number of images, shots or epochs
 Position = StrEnum("Position", ["end", "middle", "front"])
 
 Root = Annotated[
@@ -23,5 +24,8 @@ Skip = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave out broken images, and say how many.")
 ]
 FeatureBatch = Annotated[
-    int, typer.Option(min=1, help="Images in one pass of the image tower; fewer need less memory.")
+    int,
+    typer.Option(
+        min=1, max=LARGEST, help="Images in one pass of the image tower; fewer need less memory."
+    ),
 ]

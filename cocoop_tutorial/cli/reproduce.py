@@ -5,15 +5,17 @@ from typing import Annotated
 
 import typer
 
-from cocoop_tutorial.cli.options import Device, Json, PrecisionOption, Root
+from cocoop_tutorial.cli.options import LARGEST, Device, Json, PrecisionOption, Root
 from cocoop_tutorial.precision import Precision
 
 World = Annotated[str, typer.Option(help="embedded: icons, on a CPU; paper: its data, on a GPU.")]
 Datasets = Annotated[str | None, typer.Option(help="Some of the world's, with commas between.")]
 Methods = Annotated[str | None, typer.Option(help="Instead of the table's, with commas between.")]
 Seeds = Annotated[str, typer.Option(help="Of the shots and of the training.")]
-Shots = Annotated[int, typer.Option(min=1, help="Training images per class.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Of every method, for a trial.")]
+Shots = Annotated[int, typer.Option(min=1, max=LARGEST, help="Training images per class.")]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, max=LARGEST, help="Of every method, for a trial.")
+]
 Source = Annotated[str | None, typer.Option(help="What transfer learns from, if not the world's.")]
 Quick = Annotated[bool, typer.Option("--quick", help="The smallest data set, one seed: minutes.")]
 Shard = Annotated[
@@ -25,7 +27,10 @@ Out = Annotated[
 Cells = Annotated[Path | None, typer.Option(help="Folder of finished runs, never repeated.")]
 Backbone = Annotated[str | None, typer.Option(help="Instead of the world's; see load_clip.")]
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Processes, of one thread each; by default one per core.")
+    int | None,
+    typer.Option(
+        min=1, max=LARGEST, help="Processes, of one thread each; by default one per core."
+    ),
 ]
 
 app = typer.Typer(help="Make the measured results of the book again.", no_args_is_help=True)
@@ -79,35 +84,44 @@ def _table(name: str, title: str) -> None:
         precision: PrecisionOption = Precision.fp32,
         as_json: Json = False,
     ) -> None:
-        from cocoop_tutorial.clip.load import load_clip
+        from cocoop_tutorial.clip.load import check_backbone, load_clip
         from cocoop_tutorial.experiments import grid, report, tables, worlds
+        from cocoop_tutorial.files import check_folder
 
         chosen = worlds.world(world)
-        which = _words(datasets), _words(methods), _numbers("--seeds", seeds)
+        which = _words("--datasets", datasets), _words("--methods", methods), _seeds(seeds)
         asked = tables.ask(chosen, *which, source, shots=shots, epochs=epochs)
-        asked = tables.quick(name, asked, root) if quick else asked
+        tables.check(name, asked)
         how = grid.How(jobs, engine, cells, root, _shard(shard))
-        clip = load_clip(backbone or chosen.backbone, device, precision.value)
+        here = chosen.backbone if backbone is None else backbone, device, precision.value
+        check_backbone(*here)
+        for folder in filter(None, (how.cells, out)):
+            check_folder(folder)
+        asked = tables.quick(name, asked, root) if quick else asked
+        clip = load_clip(*here)
         rows = tables.reproduce(name, clip, asked, how, out)
         typer.echo(report.show(name, rows, as_json))
 
 
-def _words(text: str | None) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()] if text else []
+def _words(option: str, text: str | None) -> list[str]:
+    words = [] if text is None else [word.strip() for word in text.split(",")]
+    if "" in words:
+        raise typer.BadParameter(f"{text!r} is not a list such as a,b,c", param_hint=option)
+    return words
 
 
-def _numbers(option: str, text: str) -> list[int]:
+def _seeds(text: str) -> list[int]:
     try:
-        return [int(word) for word in _words(text)]
+        return [int(word) for word in _words("--seeds", text)]
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is not a list of numbers such as 1,2,3", param_hint=option
+            f"{text!r} is not a list of numbers such as 1,2,3", param_hint="--seeds"
         ) from None
 
 
 def _shard(text: str) -> tuple[int, int]:
     i, _, n = text.partition("/")
-    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+    if not (i.isdecimal() and n.isdecimal() and len(n) < 10 and 1 <= int(i) <= int(n)):
         raise typer.BadParameter(f"{text!r} is not i/n with i from 1 to n", param_hint="--shard")
     return int(i), int(n)
 

@@ -1,7 +1,6 @@
 """What `cocoop train` and `cocoop evaluate` share: the data, the scores, the table of them."""
 
 import json
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +16,10 @@ SplitName = StrEnum("SplitName", ["train", "val", "test"])
 
 def load_data(name: str, root: Path | None) -> "Dataset":
     """A data set by name, or a folder of images."""
-    from cocoop_tutorial.datasets import icons
     from cocoop_tutorial.datasets.folder import ImageFolder
-    from cocoop_tutorial.datasets.load import load_dataset
-    from cocoop_tutorial.datasets.paper import NAMES
+    from cocoop_tutorial.datasets.load import load_dataset, means_folder
 
-    known = name in NAMES or name in icons.NAMES
-    folder = not known and (Path(name).is_dir() or os.sep in name)
-    return ImageFolder(name) if folder else load_dataset(name, root)
+    return ImageFolder(name) if means_folder(name) else load_dataset(name, root)
 
 
 def subsets_of(data: "Dataset", halves: bool, skip_unreadable: bool) -> Subsets:

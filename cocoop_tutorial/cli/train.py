@@ -52,7 +52,7 @@ Backbone = Annotated[
 ]
 Data = Annotated[str, typer.Option(help="A data set ('cocoop data show'), or a folder of images.")]
 Classes = Annotated[Trained, typer.Option(help="base: the first half; the rest is for testing.")]
-Shots = Annotated[int, typer.Option(min=1, help="Training images per class.")]
+Shots = Annotated[int, typer.Option(min=1, max=opt.LARGEST, help="Training images per class.")]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**64 - 1, help="Of the shots, the first context and the order.")
 ]

@@ -34,6 +34,7 @@ from cocoop_tutorial.datasets.splits import Split
 from cocoop_tutorial.errors import CocoopError, DataError, memory_advice
 from cocoop_tutorial.files import cache_root, read_tensors, write_tensors
 from cocoop_tutorial.progress import bar
+from cocoop_tutorial.seeds import check_whole
 
 MEMORY_BYTES = 2 * 1024**3  # per backbone: half a million images at E = 1024
 DISK_BYTES = 2 * 1024**3  # of all backbones together
@@ -72,9 +73,11 @@ def image_features(
     Raises:
         DataError: The split is empty, or an image cannot be read.
         MemoryLimitError: A batch does not fit into memory.
+        SettingError: `batch_size` is not a whole number from 1.
     """
     if not split.samples:
         raise DataError("There are no images in this split.")
+    batch_size = check_whole("batch_size of the image tower", batch_size)
     transform = transform or clip.preprocess
     labels = torch.tensor(split.labels, device=clip.device)
     if not cache or isinstance(transform, TrainTransform) or has_hooks(clip.model.visual):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,10 @@ def check_backbone(
     Raises:
         UnknownNameError, MissingDataError, DeviceError: As `load_clip` does.
     """
+    if not isinstance(name, str):
+        raise UnknownNameError(
+            f"A backbone is named by a text, not {name!r}; for a folder write 'local-dir:PATH'."
+        )
     target = _device(device)
     _check_precision(precision, target)
     if path := _folder(name):
@@ -90,7 +95,7 @@ def _folder(name: str) -> Path | None:
     if name == "icon-clip":
         return ICON_CLIP
     local = name.startswith("local-dir:")
-    return Path(name.removeprefix("local-dir:")).expanduser() if local else None
+    return Path(os.path.expanduser(name.removeprefix("local-dir:"))) if local else None
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -99,7 +104,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     try:
         target = torch.device(device)
         torch.zeros(1, device=target).item()  # which the device "meta" cannot
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise DeviceError(
             f"This machine has no usable device {str(device)!r} ({first_line(error)}). "
             "Use device='cpu', or None to use a GPU if there is one."

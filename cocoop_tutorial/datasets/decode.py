@@ -89,9 +89,27 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         )
     if sixteen:
         return _upper_bits(image, tags).convert("RGB")
+    _correct_transparency(image)
     if image.has_transparency_data:
         return _on_white(image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def _correct_transparency(image: Image.Image) -> None:
+    """Makes the transparent colour of a PNG one of the pixels' values.
+
+    Pillow widens the pixels to 8 bits, or cuts them to 8, but keeps this colour as it is stored.
+    """
+    if image.format != "PNG" or "transparency" not in image.info:
+        return
+    stored = image.tile[0][3] if image.tile else ""
+    if stored in ("L;2", "L;4"):
+        image.info["transparency"] *= 255 // (2 ** int(stored[-1]) - 1)
+    elif stored == "RGB;16B":
+        raise ValueError(
+            "it has a transparent colour of 16 bits per channel, of which only 8 are read; save it "
+            "with 8 bits or with an alpha channel"
+        )
 
 
 def _upper_bits(image: Image.Image, tags: dict[int, tuple[int, ...]]) -> Image.Image:

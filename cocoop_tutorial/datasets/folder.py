@@ -5,12 +5,13 @@ import random
 import re
 import warnings
 from collections import Counter, defaultdict
+from numbers import Real
 from pathlib import Path
 
 from cocoop_tutorial.classnames import check_classnames
 from cocoop_tutorial.datasets.decode import image_suffixes
 from cocoop_tutorial.datasets.splits import Dataset, Sample, Split
-from cocoop_tutorial.errors import DataError, MissingDataError
+from cocoop_tutorial.errors import DataError, MissingDataError, suggest
 from cocoop_tutorial.seeds import check_seed
 
 SPLITS = {
@@ -56,8 +57,8 @@ def ImageFolder(  # noqa: N802 - reads like torchvision's class of this name
 
     Raises:
         MissingDataError: There is no such folder.
-        DataError: It has no classes, a class has no images, two classes have the same name, or
-            only some of its sub-folders look like splits.
+        DataError: It has no classes, a class has no images, two classes have the same name,
+            `classnames` has a folder that is not there, or only some sub-folders look like splits.
         SettingError: The seed is no whole number from 0.
 
     Introduced in chapter 2.
@@ -67,8 +68,10 @@ def ImageFolder(  # noqa: N802 - reads like torchvision's class of this name
         raise MissingDataError(f"There is no folder {root}.")
     parts = split_folders(root)
     folders = class_folders(parts["train"] if parts else root)
-    names = [(classnames or {}).get(folder.name, folder.name) for folder in folders]
-    check_classnames(names, where=str(root))
+    found, renamed = [folder.name for folder in folders], classnames or {}
+    if unknown := [name for name in renamed if name not in found]:
+        raise DataError(f"{root} has no folder {unknown[0]!r}. {suggest(str(unknown[0]), found)}")
+    names = check_classnames([renamed.get(name, name) for name in found], where=str(root))
     if parts:
         labels = {folder.name: i for i, folder in enumerate(folders)}
         splits = tuple(_read_split(parts.get(s), labels) for s in SPLITS)
@@ -171,21 +174,21 @@ def _images(folders: list[Path]) -> list[list[Path]]:
     for folder in folders:
         files, rest = _walk(folder)
         if not files:
-            but = f", only {_kinds(rest)}" if rest else ""
+            but = f", only {kinds_of(rest)}" if rest else ""
             raise DataError(f"{folder} has no images{but}. Add some, or delete the folder.")
         images.append(files)
         others += rest
     if others:
         warnings.warn(
             f"{folders[0].parent}: left out what does not have the suffix of an image that can be "
-            f"read ({_kinds(others)}), for example {others[0]}. If one is a picture, save it as "
+            f"read ({kinds_of(others)}), for example {others[0]}. If one is a picture, save it as "
             "PNG or JPEG.",
             stacklevel=4,
         )
     return images
 
 
-def _kinds(files: list[Path]) -> str:
+def kinds_of(files: list[Path]) -> str:
     """The most frequent suffixes of files with their counts, such as "3 .heic, 1 .txt"."""
     counts = Counter(path.suffix.lower() or path.name for path in files).most_common(5)
     return ", ".join(f"{n} {kind}" for kind, n in counts)
@@ -239,8 +242,9 @@ def divide(folders: list[Path], val: float, test: float, seed: int) -> tuple[Spl
     Raises:
         DataError: The shares leave nothing for training, or a folder has no images.
     """
-    if val < 0 or test < 0 or val + test >= 1:
-        raise DataError(f"val={val} and test={test} must be at least 0 and sum to less than 1.")
+    numbers = all(isinstance(share, Real) for share in (val, test))
+    if not (numbers and val >= 0 and test >= 0 and val + test < 1):  # so that NaN is refused too
+        raise DataError(f"val={val!r} and test={test!r} must be from 0 and sum to less than 1.")
     rng = random.Random(check_seed(seed))
     splits: tuple[list[Sample], ...] = ([], [], [])
     for label, paths in enumerate(_images(folders)):

@@ -15,6 +15,12 @@ def data_root(root: Path | str | None = None) -> Path:
     return Path(os.path.expanduser(root or os.environ.get("COCOOP_DATA") or "data"))
 
 
+def means_folder(name: str) -> bool:
+    """Whether this is a folder of one's own images rather than the name of a data set."""
+    known = name in icons.NAMES or name in NAMES
+    return not known and bool(name.strip()) and (os.path.isdir(name) or os.sep in name)
+
+
 def load_dataset(name: str, root: Path | str | None = None, download: bool = False) -> Dataset:
     """Loads a data set of either world by name.
 

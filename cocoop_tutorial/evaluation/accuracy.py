@@ -14,6 +14,7 @@ from cocoop_tutorial.clip.transforms import Transform
 from cocoop_tutorial.datasets.splits import Dataset, Split, check_names
 from cocoop_tutorial.errors import BackboneError, memory_advice
 from cocoop_tutorial.evaluation.calibration import expected_calibration_error
+from cocoop_tutorial.seeds import check_whole
 
 
 @dataclass(frozen=True)
@@ -97,27 +98,34 @@ def evaluate(
         DataError: The class names differ, the split is empty, or an image cannot be read.
         MemoryLimitError: It does not fit; the message says which of the two numbers to lower.
         BackboneError: A score is not a number.
+        SettingError: A number of images is not a whole number from 1.
 
     Introduced in chapter 1.
     """
     check_names(model, data)
+    batch_size = check_whole("batch_size", batch_size)
     images = data.split(split) if isinstance(split, str) else split
     mine = Split([images.samples[i] for i in distributed.share(len(images))])
     with memory_advice(f"Lower feature_batch (now {feature_batch})."):
         features, _ = image_features(model.clip, mine, transform, feature_batch)
+    with memory_advice(f"Lower batch_size (now {batch_size}) of evaluate."):
+        logits = _score(model, features, batch_size)
+    logits = distributed.gather_rows(logits, len(images)).cpu()
+    _refuse_nan(logits, model)
+    return Evaluation(logits, torch.tensor(images.labels), list(data.classnames))
+
+
+def _score(model: nn.Module, features: Tensor, batch_size: int) -> Tensor:
+    """Logits `[N, K]` of features `[N, E]`, in evaluation mode."""
     training = model.training
     encode_once = getattr(model, "encode_once", contextlib.nullcontext)
     model.eval()
     try:
-        advice = memory_advice(f"Lower batch_size (now {batch_size}) of evaluate.")
-        with advice, settled_weights(), encode_once():
+        with settled_weights(), encode_once():
             batches = features.split(batch_size)
-            logits = torch.cat([model.logits_from_features(f).float() for f in batches])
+            return torch.cat([model.logits_from_features(f).float() for f in batches])
     finally:
         model.train(training)
-    logits = distributed.gather_rows(logits, len(images)).cpu()
-    _refuse_nan(logits, model)
-    return Evaluation(logits, torch.tensor(images.labels), list(data.classnames))
 
 
 def _refuse_nan(logits: Tensor, model: nn.Module) -> None:

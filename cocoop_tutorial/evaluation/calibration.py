@@ -3,6 +3,8 @@
 import pandas as pd
 from torch import Tensor
 
+from cocoop_tutorial.seeds import check_whole
+
 
 def reliability(logits: Tensor, labels: Tensor, bins: int = 15) -> pd.DataFrame:
     """Confidence against accuracy, in bins of equal width.
@@ -16,6 +18,7 @@ def reliability(logits: Tensor, labels: Tensor, bins: int = 15) -> pd.DataFrame:
         One row per bin: `low`, `high`, `count`, and the mean `confidence` and `accuracy` (0 to 1,
         not-a-number in empty bins).
     """
+    bins = check_whole("bins", bins)
     confidence, predicted = logits.float().softmax(dim=1).max(dim=1)
     index = (confidence * bins).long().clamp(max=bins - 1)
     table = pd.DataFrame(

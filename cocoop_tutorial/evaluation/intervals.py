@@ -5,13 +5,25 @@ shows how much the result depends on the shots (chapter 2).
 """
 
 from math import sqrt
+from numbers import Real
 from statistics import NormalDist
 
 import numpy as np
 
-from cocoop_tutorial.errors import DataError
+from cocoop_tutorial.errors import DataError, SettingError
 from cocoop_tutorial.evaluation.accuracy import Evaluation
-from cocoop_tutorial.seeds import check_seed
+from cocoop_tutorial.seeds import check_seed, check_whole
+
+
+def check_level(level: float) -> float:
+    """Returns the level of an interval if there can be one.
+
+    Raises:
+        SettingError: It is not a number above 0 and below 1.
+    """
+    if not isinstance(level, Real) or not 0 < level < 1:
+        raise SettingError(f"level is {level!r}; it must be a number above 0 and below 1.")
+    return float(level)
 
 
 def wilson_interval(correct: int, total: int, level: float = 0.95) -> tuple[float, float]:
@@ -34,7 +46,7 @@ def wilson_interval(correct: int, total: int, level: float = 0.95) -> tuple[floa
     """
     if not 0 <= correct <= total or total == 0:
         raise DataError(f"{correct} of {total} images cannot be right.")
-    z = NormalDist().inv_cdf(0.5 + level / 2)
+    z = NormalDist().inv_cdf(0.5 + check_level(level) / 2)
     share, stretch = correct / total, 1 + z * z / total
     middle = (share + z * z / (2 * total)) / stretch
     half = z * sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / stretch
@@ -65,7 +77,8 @@ def bootstrap_by_class(
     right = np.bincount(result.labels[result.correct].numpy(), minlength=k)
     there = np.flatnonzero(total)
     rng = np.random.default_rng(check_seed(seed))
-    drawn = rng.choice(there, (repeats, len(there)))  # [repeats, K]
+    drawn = rng.choice(there, (check_whole("repeats", repeats), len(there)))  # [repeats, K]
     accuracies = 100 * right[drawn].sum(axis=1) / total[drawn].sum(axis=1)
+    level = check_level(level)
     low, high = np.quantile(accuracies, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -1,10 +1,12 @@
 """The paper's claims, each with what the grid of this world says of it (chapters 6 to 9)."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from cocoop_tutorial.errors import MissingDataError
 from cocoop_tutorial.experiments.summary import (
     Difference,
     difference,
@@ -72,25 +74,34 @@ def tell(claim: Claim, folder: Path | None = None) -> Difference:
     return difference(rows, claim.first, claim.second, claim.on)
 
 
+def told(
+    claims: tuple[Claim, ...] = CLAIMS, folder: Path | None = None
+) -> dict[Claim, Difference]:
+    """What is recorded of the claims; those whose result file is not there are left out."""
+    found = {}
+    for claim in claims:
+        with contextlib.suppress(MissingDataError):
+            found[claim] = tell(claim, folder)
+    return found
+
+
 def claims_table(claims: tuple[Claim, ...] = CLAIMS, folder: Path | None = None) -> pd.DataFrame:
-    """Every claim with effect, 95% interval, data sets, and verdict.
+    """Every claim that is `told`, with effect, 95% interval, data sets, and verdict.
 
     Returns:
         Indexed by claim: what is compared, on what, the effect in percentage points with its
         interval, on how many data sets the first is ahead, and the verdict.
     """
-    rows = []
-    for claim in claims:
-        found = tell(claim, folder)
-        rows.append(
-            {
-                "claim": claim.text,
-                "compared": f"{label(claim.first)} − {label(claim.second)}, {claim.on}",
-                "effect": str(found),
-                "ahead": f"{found.ahead} of {found.of}",
-                "verdict": found.verdict(claim.side),
-            }
-        )
+    rows = [
+        {
+            "claim": claim.text,
+            "compared": f"{label(claim.first)} − {label(claim.second)}, {claim.on}",
+            "effect": str(found),
+            "ahead": f"{found.ahead} of {found.of}",
+            "verdict": found.verdict(claim.side),
+        }
+        for claim, found in told(claims, folder).items()
+    ]
     return pd.DataFrame(rows).set_index("claim")
 
 

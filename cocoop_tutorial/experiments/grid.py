@@ -21,14 +21,16 @@ from cocoop_tutorial.clip.load import load_clip
 from cocoop_tutorial.datasets.load import load_dataset
 from cocoop_tutorial.errors import (
     DataError,
+    SettingError,
     TrainingError,
     UnknownNameError,
     needs_extra,
     suggest,
 )
-from cocoop_tutorial.experiments.runs import Row, Run, digest, finish, is_row
-from cocoop_tutorial.files import cache_root, read_json, write_json
+from cocoop_tutorial.experiments.runs import Row, Run, data_digest, digest, finish, is_row
+from cocoop_tutorial.files import cache_root, check_folder, read_json, write_json
 from cocoop_tutorial.progress import bar
+from cocoop_tutorial.seeds import check_whole
 
 ENGINES = ("local", "dask")
 MOST = 6  # runs trained together: more are hardly faster, and are lost together
@@ -53,6 +55,20 @@ class How:
     root: Path | None = None
     shard: tuple[int, int] = (1, 1)
 
+    def __post_init__(self) -> None:
+        """Finds what cannot be, before anything is loaded.
+
+        Raises:
+            SettingError: Not a number of processes, or no such shard.
+            UnknownNameError: No such engine.
+        """
+        if self.jobs is not None:
+            check_whole("jobs", self.jobs)
+        i, n = (check_whole("shard", number) for number in self.shard)
+        if i > n:
+            raise SettingError(f"There is no shard {i} of {n}. Count from 1.")
+        check_engine(self.engine)
+
     @property
     def cells(self) -> Path:
         """Where finished runs are kept."""
@@ -72,11 +88,13 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
         are there.
 
     Raises:
-        UnknownNameError: No such engine.
         TrainingError: A run failed, or a process has another backbone.
         DataError: The file of a finished run is damaged, or holds another run.
+        FileError: The folder of finished runs cannot be written to.
     """
     how = how or How()
+    check_folder(how.cells)
+    data_digest.cache_clear()  # because files may have changed since the last grid
     with settled_weights():
         digests = {run: digest(clip, run, how.root) for run in dict.fromkeys(runs)}
     files = {run: how.cells / f"{known}.json" for run, known in digests.items()}
@@ -87,6 +105,7 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
     todo, same = [part for part in todo if part], weights_digest(clip.model)
     _at_hand[clip.name] = clip
     jobs = how.jobs or (1 if clip.device.type == "cuda" else cpu_count())
+    jobs = max(min(jobs, len(todo)), 1)  # more would have nothing to do
     task = delayed(_finish)
     total = sum(cost(run, how.root) for part in todo for run in part)
     with processes(how.engine, jobs) as parallel, _bar(total) as progress:
@@ -128,7 +147,7 @@ def _read(file: Path, run: Run) -> list[Row]:
     content = read_json(file, remedy)
     rows = content.get("rows") if isinstance(content, dict) else content  # once a list, no digest
     if not isinstance(rows, list) or not rows or not all(is_row(row, run) for row in rows):
-        raise DataError(f"{file} does not hold what {run.dataset}, {run.method} gave. {remedy}")
+        raise DataError(f"{file} is damaged (it does not hold the rows of this run). {remedy}")
     return rows
 
 
@@ -145,6 +164,17 @@ def _finish(
     return runs, finish(clip, runs, root)
 
 
+def check_engine(engine: str) -> str:
+    """Returns the engine's name if it exists.
+
+    Raises:
+        UnknownNameError: No such engine.
+    """
+    if engine not in ENGINES:
+        raise UnknownNameError(f"Unknown engine {engine!r}. {suggest(str(engine), ENGINES)}")
+    return engine
+
+
 @contextlib.contextmanager
 def processes(engine: str, jobs: int) -> Iterator[Parallel]:
     """Processes of joblib, which hand back each result as soon as it is there.
@@ -159,10 +189,8 @@ def processes(engine: str, jobs: int) -> Iterator[Parallel]:
         UnknownNameError: Another engine.
         MissingDataError: Dask is not installed.
     """
-    if engine not in ENGINES:
-        raise UnknownNameError(f"Unknown engine {engine!r}. {suggest(engine, ENGINES)}")
     jobs = min(jobs, cpu_count())  # more would only take memory
-    if engine == "local":
+    if check_engine(engine) == "local":
         yield Parallel(n_jobs=jobs, return_as="generator_unordered")
         return
     with needs_extra("cluster"):

@@ -23,6 +23,7 @@ from cocoop_tutorial.models.coop import CoOp
 from cocoop_tutorial.models.kgcoop import KgCoOp
 from cocoop_tutorial.models.probe import LinearProbe
 from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
+from cocoop_tutorial.seeds import check_seed
 from cocoop_tutorial.training.config import TrainConfig
 
 WORDS = "a photo of a"  # the paper's first words, for every data set
@@ -91,7 +92,7 @@ class Method:
 
     def build(self, clip: FrozenCLIP, data: Dataset, seed: int) -> nn.Module:
         """The model before training; the seed is of what it draws at random."""
-        torch.manual_seed(seed)
+        torch.manual_seed(check_seed(seed))
         return self.make(clip, data, **self.options)
 
     def describe(self) -> str:

@@ -19,20 +19,24 @@ from torch import nn
 from cocoop_tutorial.clip.features import image_features
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.clip.identity import weights_digest
+from cocoop_tutorial.datasets import icons
 from cocoop_tutorial.datasets.load import load_dataset
 from cocoop_tutorial.datasets.splits import Dataset, base_new, few_shot
+from cocoop_tutorial.errors import UnknownNameError, suggest
 from cocoop_tutorial.evaluation.accuracy import Evaluation, evaluate
 from cocoop_tutorial.experiments.controls import other_pis, sizes
 from cocoop_tutorial.experiments.methods import method
 from cocoop_tutorial.models.cocoop import CoCoOp
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.results import provenance
+from cocoop_tutorial.seeds import check_seed, check_whole
 from cocoop_tutorial.training.config import TrainConfig
 from cocoop_tutorial.training.loop import train
 from cocoop_tutorial.training.together import train_together
 
 Row = dict[str, Any]
 PARTS = "train", "val", "test"
+SUBSETS = "base", "all"
 MATTERS = (
     "epochs", "batch_size", "lr", "momentum", "weight_decay", "warmup_epochs", "warmup_lr",
     "transform", "precision", "drop_last",
@@ -65,6 +69,22 @@ class Run:
     config: TrainConfig | None = None
     targets: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Makes equal runs equal, whatever types their numbers have.
+
+        Raises:
+            SettingError: A seed or number of shots that cannot be.
+            UnknownNameError: Another subset, or no such method.
+        """
+        object.__setattr__(self, "seed", check_seed(self.seed))
+        object.__setattr__(self, "shots", check_whole("shots", self.shots))
+        object.__setattr__(self, "targets", tuple(self.targets))
+        if self.subset not in SUBSETS:
+            raise UnknownNameError(
+                f"Unknown subset {self.subset!r}. {suggest(str(self.subset), SUBSETS)}"
+            )
+        method(self.method)
+
     def facts(self) -> Row:
         """The columns that say which run a row is of."""
         names = ("dataset", "subset", "method", "seed", "shots")
@@ -92,9 +112,16 @@ def digest(clip: FrozenCLIP, run: Run, root: Path | None = None) -> str:
 
 @lru_cache
 def data_digest(name: str, root: Path | None) -> str:
-    """Of a data set's class names, template, and which image is where."""
-    data = load_dataset(name, root)
-    splits = [[(p.parent.name, p.name, y) for p, y in data.split(s).samples] for s in PARTS]
+    """Of a data set's class names, template, and which image is where, and how large.
+
+    Sizes reveal most images that were replaced, and the content of all of ImageNet would take
+    hours to read. Icons need none: they are made from packages whose versions are fixed.
+    """
+    data, made = load_dataset(name, root), name in icons.NAMES
+    splits = [
+        [(p.parent.name, p.name, y, *(() if made else (p.stat().st_size,))) for p, y in split]
+        for split in (data.split(s).samples for s in PARTS)
+    ]
     return hashlib.sha256(repr((data.classnames, data.template, splits)).encode()).hexdigest()
 
 

@@ -17,6 +17,7 @@ from cocoop_tutorial.evaluation.accuracy import harmonic_mean
 from cocoop_tutorial.experiments.methods import METHODS
 from cocoop_tutorial.experiments.protocols import ends
 from cocoop_tutorial.results import load_result
+from cocoop_tutorial.seeds import check_seed
 
 REPEATS = 2000
 HALVES = ["base", "new"]
@@ -149,7 +150,8 @@ def draws(
     for (split, target), part in mine.groupby(["split", "target"], sort=False):
         # Every method gets the same draws, and both halves of a data set the same seeds.
         own_seeds, own = (
-            np.random.default_rng([seed, *text.encode()]) for text in (target, f"{target} {split}")
+            np.random.default_rng([check_seed(seed), *text.encode()])
+            for text in (target, f"{target} {split}")
         )
         part = part.sort_values("seed")
         right, images = (np.array([_ints(t) for t in part[c]]) for c in ("right", "images"))

@@ -13,7 +13,7 @@ import torch
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.datasets.load import load_dataset
-from cocoop_tutorial.errors import UnknownNameError, suggest
+from cocoop_tutorial.errors import SettingError, UnknownNameError, suggest
 from cocoop_tutorial.experiments.grid import How, make
 from cocoop_tutorial.experiments.methods import method
 from cocoop_tutorial.experiments.protocols import SEEDS, at_shots, frame, halves, transfers
@@ -21,6 +21,7 @@ from cocoop_tutorial.experiments.runs import Run
 from cocoop_tutorial.experiments.tuning import candidates, tuned
 from cocoop_tutorial.experiments.worlds import EMBEDDED, PAPER, World, world
 from cocoop_tutorial.results import load_result, save_result
+from cocoop_tutorial.seeds import check_seed
 
 SHOTS = (1, 2, 4, 8, 16)
 CONTROLS = ("coop-matched", "cocoop-noise", "cocoop-zero", "kgcoop")
@@ -47,9 +48,19 @@ class Asked:
     epochs: int | None = None
 
     @property
+    def source(self) -> str:
+        """What transfer learns from."""
+        return self.world.source
+
+    @property
+    def usual(self) -> "Asked":
+        """The same table as it stands in `results`."""
+        return Asked(world(self.world.name), self.world.datasets)
+
+    @property
     def whole(self) -> bool:
         """Whether this is the table as it stands in `results`, not a part or a trial of it."""
-        return self == Asked(world(self.world.name), self.world.datasets)
+        return self == self.usual
 
     def shortened(self, runs: list[Run]) -> list[Run]:
         """The runs with this many epochs."""
@@ -67,12 +78,14 @@ class Table:
         methods: Those it compares.
         runs: The runs that it needs.
         keep: Which of their rows it holds.
+        fixed: What cannot be asked of it, by the names of `Asked`.
     """
 
     title: str
     methods: tuple[str, ...]
     runs: Callable[[Asked], list[Run]]
     keep: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
+    fixed: tuple[str, ...] = ()
 
 
 def base_runs(asked: Asked) -> list[Run]:
@@ -143,7 +156,7 @@ RANDOM = ("coop-random", "cocoop-random")
 TABLES = {
     "table1": Table(
         "Base to new", ("clip", "ensemble", "probe", "coop", "cocoop", *CONTROLS),
-        base_runs, two_halves,
+        base_runs, two_halves, ("source",),
     ),
     "table2": Table(
         "Cross-dataset transfer", (*MAIN, "coop-matched", "cocoop-noise"), source_runs, on(False)
@@ -151,17 +164,27 @@ TABLES = {
     "table3": Table(
         "Domain generalization", (*MAIN, "coop-matched", "cocoop-noise"), source_runs, on(True)
     ),
-    "table4": Table("Class-incremental test", MAIN, base_runs, together),
-    "table5": Table("A bigger CoOp", ("coop", "coop-big", "cocoop"), base_runs, two_halves),
-    "init": Table("First words", ("coop", "cocoop", *RANDOM), base_runs, two_halves),
+    "table4": Table("Class-incremental test", MAIN, base_runs, together, ("source",)),
+    "table5": Table(
+        "A bigger CoOp", ("coop", "coop-big", "cocoop"), base_runs, two_halves, ("source",)
+    ),
+    "init": Table(
+        "First words", ("coop", "cocoop", *RANDOM), base_runs, two_halves, ("source",)
+    ),
     "length": Table(
         "Length of the context", (*RANDOM, "coop-8", "cocoop-8", "coop-16", "cocoop-16"),
-        base_runs, two_halves,
+        base_runs, two_halves, ("source",),
     ),
-    "shots": Table("Shots", ("clip", "coop", "cocoop"), shots_runs, two_halves),
+    "shots": Table("Shots", MAIN, shots_runs, two_halves, ("source", "shots")),
     "matrix": Table("Every source", MAIN, matrix_runs),
-    "search": Table("Search for settings", ("coop", "cocoop"), search_runs, two_halves),
-    "tuned": Table("Tuned on other data sets", ("coop", "cocoop"), tuned_runs, two_halves),
+    "search": Table(
+        "Search for settings", ("coop", "cocoop"), search_runs, two_halves,
+        ("source", "shots", "datasets"),
+    ),
+    "tuned": Table(
+        "Tuned on other data sets", ("coop", "cocoop"), tuned_runs, two_halves,
+        ("source", "shots"),
+    ),
 }  # fmt: skip
 
 
@@ -174,6 +197,25 @@ def table(name: str) -> Table:
     if name not in TABLES:
         raise UnknownNameError(f"Unknown table {name!r}. {suggest(name, TABLES)}")
     return TABLES[name]
+
+
+def check(name: str, asked: Asked) -> None:
+    """Finds what a table cannot do, before anything is loaded.
+
+    Raises:
+        UnknownNameError: No such table.
+        SettingError: An option would be ignored, or there are no settings to choose.
+    """
+    wanted = table(name)
+    for option in wanted.fixed:
+        if getattr(asked, option) != getattr(asked.usual, option):
+            raise SettingError(f"{name} always has the same {option}. Leave --{option} out.")
+    if wanted.runs in (search_runs, tuned_runs):
+        if not asked.world.settings:
+            raise SettingError(f"The {asked.world.name} world has no data sets to choose settings.")
+        for other in asked.methods:
+            if method(other).config is None:
+                raise SettingError(f"{other} is not trained, so it has no settings to choose.")
 
 
 def reproduce(
@@ -196,6 +238,7 @@ def reproduce(
     """
     if clip.device.type == "cpu":
         torch.set_num_threads(1)  # so that sums are added in the same order in every process
+    check(name, asked)
     wanted = table(name)
     every = replace(asked, methods=asked.methods or wanted.methods)
     rows = wanted.keep(frame(make(clip, asked.shortened(wanted.runs(every)), how)))
@@ -212,7 +255,8 @@ def suffix(world: World) -> str:
 def quick(name: str, asked: Asked, root: Path | None = None) -> Asked:
     """The same in a few minutes: the smallest data set, one seed, less training on the source."""
     smallest = min(asked.datasets, key=lambda d: len(load_dataset(d, root).classnames))
-    less = replace(asked, datasets=(smallest,), seeds=asked.seeds[:1])
+    which = asked.datasets if "datasets" in table(name).fixed else (smallest,)
+    less = replace(asked, datasets=which, seeds=asked.seeds[:1])
     less = replace(less, world=replace(asked.world, settings=asked.world.settings[-1:]))
     return replace(less, shots=1, epochs=2) if table(name).runs is source_runs else less
 
@@ -237,12 +281,13 @@ def ask(
 
     Raises:
         UnknownNameError: No such data set in this world, or no such method.
+        SettingError: A seed that cannot be.
     """
-    for name in (*datasets, *([source] if source else [])):
+    for name in (*datasets, *([] if source is None else [source])):
         if name not in here.datasets:
             raise UnknownNameError(f"Unknown data set {name!r}. {suggest(name, here.datasets)}")
     for name in methods:
         method(name)
     here = replace(here, source=source) if source else here
-    datasets = tuple(datasets) or here.datasets
+    datasets, seeds = tuple(datasets) or here.datasets, [check_seed(seed) for seed in seeds]
     return Asked(here, datasets, tuple(seeds), tuple(methods), **trial)

@@ -11,6 +11,7 @@ from itertools import product
 
 import pandas as pd
 
+from cocoop_tutorial.errors import MissingDataError
 from cocoop_tutorial.evaluation.accuracy import harmonic_mean
 from cocoop_tutorial.experiments.protocols import ends, halves
 from cocoop_tutorial.experiments.runs import Run
@@ -70,8 +71,15 @@ def tuned(
         datasets: Of the eleven.
         methods: Which of the methods.
         seeds: Which seeds.
+
+    Raises:
+        MissingDataError: The search did not try one of the methods.
     """
     setting = chosen(rows)
+    if unknown := [name for name in methods if name not in setting]:
+        raise MissingDataError(
+            f"The search has no settings for {unknown[0]}. Run: cocoop reproduce search"
+        )
     return [
         run
         for name in methods

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.models.prompt_learner import PromptLearner
+from cocoop_tutorial.seeds import check_flag
 from cocoop_tutorial.text_encoder.encode import DEFAULT_ENCODER
 
 REDUCTION = 16  # the paper's bottleneck: a sixteenth of the joint width
@@ -82,7 +83,7 @@ class CoCoOp(PromptLearner):
         """
         options = {"encoder": encoder, "allow_duplicates": allow_duplicates}
         super().__init__(clip, classnames, n_ctx, ctx_init, **options)
-        self.separate_meta_nets = separate_meta_nets
+        self.separate_meta_nets = check_flag("separate_meta_nets", separate_meta_nets)
         n = self.n_ctx if separate_meta_nets else 1
         nets = [MetaNet(clip.embed_dim, clip.text_width) for _ in range(n)]
         self.meta_net = nn.ModuleList(nets) if separate_meta_nets else nets[0]

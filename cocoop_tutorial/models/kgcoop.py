@@ -1,9 +1,12 @@
 """KgCoOp: CoOp that is held near the hand-written prompt (chapter 9)."""
 
+import math
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
 
+from cocoop_tutorial.errors import SettingError
 from cocoop_tutorial.models.coop import CoOp
 from cocoop_tutorial.models.zero_shot import ZeroShotCLIP
 from cocoop_tutorial.text_encoder.prompts import TEMPLATE
@@ -29,9 +32,14 @@ class KgCoOp(CoOp):
             weight: Of the penalty; the paper's is 8.
             template: The hand-written prompt, with one "{}" for the class name.
             options: As for `CoOp`.
+
+        Raises:
+            SettingError: The weight is not a number from 0.
         """
+        if not isinstance(weight, Real) or not 0 <= weight < math.inf:
+            raise SettingError(f"weight is {weight!r}; it must be a number from 0.")
         super().__init__(*arguments, **options)
-        self.weight, self.template = weight, template
+        self.weight, self.template = float(weight), template
         self._words = [self._hand_written()]  # in a list, so that it is not part of this model
 
     def _hand_written(self) -> ZeroShotCLIP:

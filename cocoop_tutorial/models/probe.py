@@ -4,21 +4,24 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
+from cocoop_tutorial.errors import DataError
+from cocoop_tutorial.models.prototypes import ShotClassifier
 
 STRENGTHS = tuple(10.0**k for k in range(-2, 5))  # C of scikit-learn; the smallest holds most back
 Labelled = tuple[Tensor, Tensor]
 
 
-class LinearProbe(nn.Module):
+class LinearProbe(ShotClassifier):
     """Logistic regression on frozen image features, as strongly regularised as suits val best.
 
     It reads no class names, so it cannot recognise a class without shots. CLIP (2103.00020),
     section 3.2. Introduced in chapter 2.
     """
 
+    @torch.inference_mode(False)  # because images may ask for gradients later
     def __init__(
         self, clip: FrozenCLIP, classnames: Sequence[str], shots: Labelled, val: Labelled
     ) -> None:
@@ -29,12 +32,16 @@ class LinearProbe(nn.Module):
             classnames: K names.
             shots: Features `[N, E]` and labels `[N]` to fit on.
             val: The same of other images.
+
+        Raises:
+            DataError: A class has no shots, there are fewer than two classes, or val is empty.
         """
         from sklearn.linear_model import LogisticRegression  # here: only this needs scikit-learn
         from threadpoolctl import threadpool_limits
 
-        super().__init__()
-        self.clip, self.classnames = clip, list(classnames)
+        super().__init__(clip, classnames, shots[1])
+        if len(self.classnames) < 2 or not len(val[1]):
+            raise DataError("A linear probe needs two classes and some val images.")
         fit_on, choose_on = ([np.asarray(x.cpu()) for x in part] for part in (shots, val))
         probes = [LogisticRegression(C=strength, max_iter=1000) for strength in STRENGTHS]
         with threadpool_limits(1):  # threads would wait for one another: the matrices are small
@@ -48,4 +55,5 @@ class LinearProbe(nn.Module):
 
     def logits_from_features(self, features: Tensor) -> Tensor:
         """Scores L2-normalised image features `[B, E]`; returns logits `[B, K]`."""
+        self.check_tower()
         return features.to(self.weights.dtype) @ self.weights.T + self.bias

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.errors import PromptError
 from cocoop_tutorial.models.saving import Saveable
+from cocoop_tutorial.seeds import check_flag
 from cocoop_tutorial.text_encoder.encode import DEFAULT_ENCODER, check_encoder, encode_prompts
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts, initial_context
 
@@ -55,6 +56,8 @@ class PromptLearner(nn.Module, Saveable, ABC):
     ) -> None:
         """Draws or looks up the first context, and tokenises the names."""
         super().__init__()
+        class_specific = check_flag("class_specific", class_specific)
+        allow_duplicates = check_flag("allow_duplicates", allow_duplicates)
         n_classes = len(classnames) if class_specific else None
         ctx = initial_context(clip, n_ctx, ctx_init, n_classes)
         self.clip, self.ctx_init, self.encoder = clip, ctx_init, check_encoder(encoder)

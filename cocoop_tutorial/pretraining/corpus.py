@@ -18,6 +18,7 @@ from cocoop_tutorial.datasets.icons import drawings as icon_drawings
 from cocoop_tutorial.datasets.icons import names, sources
 from cocoop_tutorial.datasets.icons.names import Drawing
 from cocoop_tutorial.errors import UnknownNameError, suggest
+from cocoop_tutorial.seeds import check_seed
 
 STORED = 72  # pixels of a stored drawing: above the model's 64, for the poses zoom out
 NAMELESS = re.compile(r"abstract-\d+$")  # Game-icons' patterns
@@ -175,7 +176,7 @@ def hold_out(found: list[Drawing], share: float, without_house: str, seed: int) 
     for d in found:
         drawn_by.setdefault(d.concept, set()).add(d.house)
     pairs = sorted({(d.house, d.concept) for d in found})
-    rng, chosen = np.random.default_rng(seed), set()
+    rng, chosen = np.random.default_rng(check_seed(seed)), set()
     for (house, concept), draw in zip(pairs, rng.random(len(pairs)), strict=True):
         if house == without_house:
             chosen.add((house, concept))

@@ -11,6 +11,7 @@ from open_clip.model import CLIP
 from safetensors.torch import load_file, save_file
 
 from cocoop_tutorial.pretraining.augment import MEAN, SIZE, STD
+from cocoop_tutorial.seeds import check_seed
 
 VOCABULARY = 49408  # CLIP's tokenizer
 MODEL = {
@@ -32,7 +33,7 @@ class Towers(torch.nn.Module):
 
     def __init__(self, vocabulary: int, seed: int) -> None:
         super().__init__()
-        torch.manual_seed(seed)
+        torch.manual_seed(check_seed(seed))
         text = {**MODEL["text_cfg"], "vocab_size": vocabulary}
         self.clip = CLIP(MODEL["embed_dim"], MODEL["vision_cfg"], text)
         self.clip.visual.to(memory_format=torch.channels_last)

@@ -67,6 +67,8 @@ def initial_context(
     CoOp (2109.01134), section 3.2. Introduced in chapter 3.
     """
     dtype = torch.promote_types(clip.dtype, torch.float32)
+    if ctx_init is not None and not isinstance(ctx_init, str):
+        raise PromptError(f"ctx_init is {ctx_init!r}; it must be words, in quotes, or None.")
     leading = () if n_classes is None else (n_classes,)
     if not ctx_init:
         _check_n_ctx(clip, n_ctx)

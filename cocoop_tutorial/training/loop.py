@@ -196,6 +196,10 @@ class Objective(nn.Module):
         # CPUs are fast in bfloat16 only, and not all GPUs are; fp16 is fast on all of them.
         self.half = torch.float16 if model.clip.device.type == "cuda" else torch.bfloat16
 
+    def mixed_precision(self) -> torch.autocast:
+        """Within the block, products are in half precision if the precision is "amp"."""
+        return torch.autocast(self.model.clip.device.type, self.half, enabled=self.mixed)
+
     def forward(self, features: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Sums the cross-entropy over images.
 
@@ -208,7 +212,7 @@ class Objective(nn.Module):
             The sum, and `[2]`: the same without gradient, and the number of images that were
             classified correctly.
         """
-        with torch.autocast(features.device.type, self.half, enabled=self.mixed):
+        with self.mixed_precision():
             logits = self.model.logits_from_features(features).float()  # [b, K]
         loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum()
         loss = loss + self.model.penalty() * weights.sum()  # so that its mean is the penalty

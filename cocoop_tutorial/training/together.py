@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 import torch
 
+from cocoop_tutorial import distributed
 from cocoop_tutorial.allocator import keep_freed_memory
 from cocoop_tutorial.datasets.splits import Dataset, check_names
 from cocoop_tutorial.errors import TrainingError, memory_advice
@@ -52,11 +53,14 @@ def train_together(
     Introduced in chapter 6.
     """
     _check_alike(models)
-    clip, watch = models[0].clip, on_epoch_end or [None] * len(models)
+    watch = on_epoch_end or [None] * len(models)
+    if not len(models) == len(datas) == len(configs) == len(watch):
+        raise TrainingError(f"{len(models)} models need as many data sets, settings and watchers.")
+    _check_settings(configs)
+    clip = models[0].clip
     with reproducible(clip.device, all(c.deterministic for c in configs)), keep_freed_memory():
         runs = list(_runs(models, datas, configs))
-        if len({(run.source.n_steps, run.config.epochs) for run in runs}) > 1:
-            raise TrainingError("Runs that are trained together must have equally many steps.")
+        _check_steps(runs)
         with contextlib.ExitStack() as stack:
             for run in runs:
                 stack.enter_context(training_mode(run.model))
@@ -81,7 +85,11 @@ def _runs(
 
 
 def _check_alike(models: Sequence[PromptLearner]) -> None:
-    first = models[0]
+    if not models or not all(isinstance(model, PromptLearner) for model in models):
+        raise TrainingError("There is nothing to train together. Give prompt learners.")
+    first, parameters = models[0], [id(m.ctx) for m in models]
+    if len(set(parameters)) < len(parameters):
+        raise TrainingError("Models that are trained together cannot share a context.")
     for model in models:
         if model.clip is not first.clip or model.encoder != first.encoder:
             raise TrainingError("Models that are trained together need one backbone and encoder.")
@@ -91,6 +99,22 @@ def _check_alike(models: Sequence[PromptLearner]) -> None:
                 f"shape; here are {list(first.ctx.shape)} for {len(first.classnames)} classes and "
                 f"{list(model.ctx.shape)} for {len(model.classnames)}."
             )
+        if model.prompts.sequences != first.prompts.sequences:
+            raise TrainingError("Models that are trained together need one class_token_position.")
+
+
+def _check_settings(configs: Sequence[TrainConfig]) -> None:
+    if distributed.active():
+        raise TrainingError("Several processes cannot share runs. Use train under torchrun.")
+    if any(config.micro_batch for config in configs):
+        raise TrainingError("Runs that are trained together take no micro_batch. Train fewer.")
+
+
+def _check_steps(runs: Sequence[Run]) -> None:
+    if len({(run.source.n_steps, run.config.epochs) for run in runs}) > 1:
+        raise TrainingError("Runs that are trained together must have equally many steps.")
+    if len({run.config.precision for run in runs}) > 1:
+        raise TrainingError("Runs that are trained together need one precision.")
 
 
 def _step(runs: Sequence[Run], batches: Sequence[Batch]) -> None:
@@ -99,10 +123,12 @@ def _step(runs: Sequence[Run], batches: Sequence[Batch]) -> None:
     for run in runs:
         run.begin_step()
     with memory_advice("Train fewer models at once."):
-        contexts = [
-            run.model.context_of(batch.features) for run, batch in zip(runs, batches, strict=True)
-        ]
-        text = encode_prompts(model.clip, torch.cat(contexts), model.prompts, model.encoder)
+        with runs[0].objective.mixed_precision():
+            contexts = [
+                run.model.context_of(batch.features)
+                for run, batch in zip(runs, batches, strict=True)
+            ]
+            text = encode_prompts(model.clip, torch.cat(contexts), model.prompts, model.encoder)
         texts = text.detach().to(model.ctx.dtype).split([len(c) for c in contexts])
         for run, batch, mine in zip(runs, batches, texts, strict=True):
             with run.model.encoded(mine.requires_grad_()):

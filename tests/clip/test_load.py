@@ -163,6 +163,10 @@ def test_unknown_precision_and_device() -> None:
         load_clip("ViT-B-16/random", device="cpu", precision="fp8")
     with pytest.raises(DeviceError, match="device='cpu'"):
         load_clip("ViT-B-16/random", device="no-such-device")
+    with pytest.raises(DeviceError, match=r"no usable device '0\.5'"):
+        load_clip("ViT-B-16/random", device=0.5)
+    with pytest.raises(UnknownNameError, match="write 'local-dir:PATH'"):
+        load_clip(Path("weights"))
     if not torch.cuda.is_available():
         with pytest.raises(DeviceError, match="cuda"):
             load_clip("ViT-B-16/random", device="cuda")

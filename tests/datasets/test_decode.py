@@ -55,12 +55,14 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(colour: int, *channels: np.ndarray, transparent: bytes = b"") -> bytes:
-    """A PNG of 16 bits per channel; Pillow writes only grey ones."""
-    rows = np.stack(channels, -1).astype(">u2").reshape(4, -1)
-    size = struct.pack(">IIBBBBB", 64, 4, 16, colour, 0, 0, 0)
+def png(colour: int, *channels: np.ndarray, transparent: bytes = b"", bits: int = 16) -> bytes:
+    """A PNG of 64 x 4 pixels of so many bits per channel."""
+    rows = np.stack(channels, -1).reshape(4, -1)
+    lines = ["".join(f"{value:0{bits}b}" for value in row) for row in rows]
+    data = b"".join(b"\0" + int(line, 2).to_bytes(len(line) // 8, "big") for line in lines)
+    size = struct.pack(">IIBBBBB", 64, 4, bits, colour, 0, 0, 0)
     parts = [chunk(b"IHDR", size), chunk(b"tRNS", transparent) if transparent else b""]
-    parts += [chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)))]
+    parts += [chunk(b"IDAT", zlib.compress(data))]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
 
 
@@ -113,6 +115,25 @@ def test_transparent_grey_of_16_bits_becomes_white(tmp_path: Path) -> None:
     (tmp_path / "t.png").write_bytes(png(0, RAMP, transparent=struct.pack(">H", value)))
     pixels = np.asarray(open_image(tmp_path / "t.png"))[..., 0]
     assert np.argwhere(pixels != GREY).tolist() == [[0, 5]] and pixels[0, 5] == 255
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_transparent_grey_of_few_bits_becomes_white(bits: int, tmp_path: Path) -> None:
+    """Pillow widens the pixels but not the transparent value."""
+    most = 2**bits - 1
+    values = np.arange(256).reshape(4, 64) % (most + 1)
+    for value in {0, 1, most // 2 + 1, most}:
+        content = png(0, values, transparent=struct.pack(">H", value), bits=bits)
+        (tmp_path / "t.png").write_bytes(content)
+        pixels = np.asarray(open_image(tmp_path / "t.png"))[..., 0]
+        assert (pixels == np.where(values == value, 255, values * 255 // most)).all()
+
+
+def test_a_transparent_colour_of_16_bits_cannot_be_found_in_8(tmp_path: Path) -> None:
+    content = png(2, RAMP, RAMP, RAMP, transparent=struct.pack(">HHH", 9, 9, 9))
+    (tmp_path / "t.png").write_bytes(content)
+    with pytest.raises(DataError, match="transparent colour of 16 bits"):
+        open_image(tmp_path / "t.png")
 
 
 UNKNOWN = {

@@ -1,5 +1,6 @@
 """Folders as people and programs leave them: splits by any name, leftovers, outputs, odd names."""
 
+import json
 import os
 import shutil
 import warnings
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from program import Cocoop
 from small_clips import small_clip
 
 from cocoop_tutorial import CoOp, ImageFolder, Split, base_new, save_prompts
@@ -145,6 +147,49 @@ def test_the_same_image_in_several_splits_is_reported(fill, make_image: MakeImag
     assert shared_images(data) == [[Path(copy), root / "train/ants/0.png"]]
 
 
+def test_the_check_of_ones_own_folder(fill, cocoop: Cocoop, make_image: MakeImage) -> None:
+    root = fill(
+        "train/ants", "train/bees", "Valid/ants", "test/ants", "test/bees", "train/bees/runs"
+    )
+    save_prompts(CoOp(small_clip(), ["a"], n_ctx=1), root / "train/bees/runs/p.safetensors")
+    done = cocoop("data", "check", root)
+    assert done.status == 0 and "Nothing is wrong." in done.out
+    assert "bees      2 train      0 val      2 test" in done.out
+    for name in ("test/a.heic", "train/ants/b.HEIC", "train/bees/Thumbs.db"):
+        (root / name).write_bytes(b"?")
+    (root / "Valid/ants/1.png").write_bytes(b"broken")
+    copy = str(shutil.copy(root / "train/ants/0.png", root / "test/bees/copy.png"))
+    done = cocoop("data", "check", f"{root}/", "--json")
+    found = json.loads(done.out)
+    assert done.status == 1
+    assert found["here"] == {"classes": 2, "train": 4, "val": 2, "test": 5}
+    assert found["by_class"]["ants"] == {"train": 2, "val": 2, "test": 2}
+    assert found["unreadable"] == [str(root / "Valid/ants/1.png")]
+    assert found["in_several_splits"] == [[copy, str(root / "train/ants/0.png")]]
+    left = ["test/a.heic", "train/ants/b.HEIC", "train/bees/Thumbs.db"]
+    runs = [f"train/bees/runs/{name}" for name in ("0.png", "1.png", "p.safetensors")]
+    assert found["left_out"] == sorted(str(root / name) for name in left + runs)
+    assert [problem.split()[:4] for problem in found["problems"]] == [
+        "1 images are unreadable,".split(),
+        "1 images are in".split(),
+    ]
+    text = cocoop("data", "check", root).out
+    assert "left out: 2 .heic, 2 .png, 1 .db, 1 .safetensors" in text
+    assert "test/bees/copy.png = train/ants/0.png" in text
+
+
+def test_the_check_of_a_folder_divides_it_as_training_does(fill, cocoop: Cocoop) -> None:
+    root = fill("ants", "bees")
+    data, found = ImageFolder(root), json.loads(cocoop("data", "check", root, "--json").out)
+    assert found["here"] == {"classes": 2, "train": len(data.train), "val": 0, "test": 2}
+    (root / "test").mkdir()
+    shutil.move(root / "ants", root / "test/ants")
+    refused = cocoop("data", "check", root)
+    assert refused.status == 1 and "problem: " in refused.out and "no train folder" in refused.out
+    missing = cocoop("data", "check", f"{root}/none")
+    assert missing.status == 1 and "There is no folder" in missing.out
+
+
 def test_images_that_viewers_turn_are_reported(fill) -> None:
     root = fill("ants", "bees")
     image = Image.open(root / "ants/0.png").convert("RGB")
@@ -189,6 +234,21 @@ def test_names_with_markup_are_kept_as_they_are(fill) -> None:
     assert data.classnames == sorted(names)
     with pytest.raises(ClassNameError, match="the same"):
         ImageFolder(fill("a &amp; b"))
+
+
+@pytest.mark.parametrize("renamed", [{"ant": "an ant"}, {1: "one"}, ["ant", "bee"]])
+def test_renamed_folders_must_be_there(renamed: object, fill) -> None:
+    with pytest.raises(DataError, match=r"no folder ('ant'|1)\. (Did you mean|There are)"):
+        ImageFolder(fill("ants", "bees"), classnames=renamed)
+    with pytest.raises(ClassNameError, match="1 is a number: write '1'"):
+        ImageFolder(fill("ants", "bees"), classnames={"ants": 1})
+
+
+@pytest.mark.parametrize("share", ["0.2", None, float("nan"), -0.1, 1])
+def test_shares_that_cannot_be(share: object, fill) -> None:
+    for name in ("val", "test"):
+        with pytest.raises(DataError, match=f"{name}={share!r}"):
+            ImageFolder(fill("ants", "bees"), **{name: share})
 
 
 def test_half_without_images_is_an_error(fill) -> None:

@@ -365,6 +365,9 @@ def test_a_stale_or_damaged_cache_is_noticed(datasets: dict[str, Dataset], cache
     split = making.split_file(SMALL)
     split.write_text(split.read_text().replace(", 1, ", ", 0, ", 1))
     assert making.damage(SMALL) == [f"{split}: changed"]
+    split.write_text("[")
+    with pytest.raises(DataError, match=f"{split.name} is not JSON"):
+        icons.summary()
 
 
 def test_other_content_makes_the_cache_stale(

@@ -27,7 +27,13 @@ from cocoop_tutorial import (
 )
 from cocoop_tutorial.clip.features import clear_cache
 from cocoop_tutorial.datasets.images import image_batches
-from cocoop_tutorial.errors import BackboneError, DataError, MemoryLimitError, memory_advice
+from cocoop_tutorial.errors import (
+    BackboneError,
+    DataError,
+    MemoryLimitError,
+    SettingError,
+    memory_advice,
+)
 from cocoop_tutorial.evaluation.calibration import expected_calibration_error, reliability
 
 percent = st.floats(0, 100)
@@ -76,6 +82,17 @@ def test_evaluate_takes_a_split_by_name_or_itself(image_folder: Path) -> None:
         evaluate(model, data, "testing")
     with pytest.raises(DataError, match="no images"):
         evaluate(model, data, Split())
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.0, "10", None, True, 10**30])
+def test_numbers_of_images_that_cannot_be(number: object, image_folder: Path) -> None:
+    data = ImageFolder(image_folder)
+    model = ZeroShotCLIP(small_clip(), data.classnames)
+    for name in ("batch_size", "feature_batch"):
+        with pytest.raises(SettingError, match=r"batch_size.* is .*whole number from 1"):
+            evaluate(model, data, **{name: number})
+    with pytest.raises(SettingError, match="bins is"):
+        reliability(torch.zeros(2, 2), torch.zeros(2), bins=number)
 
 
 def test_evaluate_refuses_other_classes(image_folder: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cocoop_tutorial.errors import SettingError
 from cocoop_tutorial.evaluation.accuracy import Evaluation
 from cocoop_tutorial.evaluation.intervals import bootstrap_by_class, wilson_interval
 
@@ -38,6 +39,16 @@ def test_wilson_interval_refuses_nonsense() -> None:
     for correct, total in ((3, 2), (-1, 5), (0, 0)):
         with pytest.raises(ValueError, match=f"{correct} of {total}"):
             wilson_interval(correct, total)
+
+
+@pytest.mark.parametrize("level", [0, 1, 95, -0.5, math.nan, "0.95", None])
+def test_levels_that_cannot_be(level: object) -> None:
+    for interval in (
+        lambda: wilson_interval(1, 2, level),
+        lambda: bootstrap_by_class(evaluation([[True], [False]]), level),
+    ):
+        with pytest.raises(SettingError, match="level is"):
+            interval()
 
 
 def test_classes_that_stand_or_fall_together_are_one_sample_each() -> None:

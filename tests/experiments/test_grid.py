@@ -9,16 +9,24 @@ from itertools import chain
 from pathlib import Path
 
 import dask
+import numpy as np
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 from joblib import cpu_count
+from paper_trees import plant
 from small_clips import small_clip
 
 from cocoop_tutorial import TrainConfig, load_clip
-from cocoop_tutorial.errors import DataError, MissingDataError, TrainingError, UnknownNameError
+from cocoop_tutorial.errors import (
+    DataError,
+    FileError,
+    MissingDataError,
+    TrainingError,
+    UnknownNameError,
+)
 from cocoop_tutorial.experiments import grid, runs
 from cocoop_tutorial.experiments.grid import How, make, processes
 from cocoop_tutorial.experiments.methods import METHODS
@@ -78,6 +86,17 @@ def test_a_run_is_known_by_what_it_depends_on() -> None:
     assert len(known) == 2 + len(others)
 
 
+def test_a_replaced_photograph_makes_another_run(tmp_path: Path, make_image) -> None:
+    image = plant("dtd", tmp_path, make_image) / "images/banded/banded_0001.jpg"
+    clip, wanted = small_clip("resnet"), [replace(some("clip")[0], dataset="dtd")]
+    how = How(1, folder=tmp_path / "cells", root=tmp_path)
+    make(clip, wanted, how)
+    (first,) = (tmp_path / "cells").iterdir()
+    image.write_bytes(image.read_bytes() + b"more")
+    make(clip, wanted, how)
+    assert len(list((tmp_path / "cells").iterdir())) == 2 and first.is_file()
+
+
 def test_shards_share_the_work(tmp_path: Path) -> None:
     clip, wanted = small_clip("resnet"), [*some("coop"), *some("coop", shots=2), *some("clip")]
     parts = [len(make(clip, wanted, How(1, folder=tmp_path, shard=(i, 3)))) for i in (1, 2, 3)]
@@ -94,15 +113,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path, list[runs
 
 def test_a_damaged_file_is_named(made: tuple[Run, Path, list[runs.Row]]) -> None:
     run, file, rows = made
-    text = file.read_text()
-    for other in (text[:-9], text.replace('"seed": 1', '"seed": 2', 1)):
-        file.write_text(other)
+    whole = file.read_bytes()
+    for content in (
+        whole[:-9], b"", b"\xff", b"[" * 100_000, b"[]", b"{}", b"null", b"[1]", b"1" * 5000,
+        whole.replace(b'"split": "base"', b'"split": "new"', 1),
+        json.dumps([{**rows[0], "accuracy": "80"}]).encode(),
+        json.dumps([{k: v for k, v in rows[0].items() if k != "split"}]).encode(),
+    ):  # fmt: skip
+        file.write_bytes(content)
         with pytest.raises(DataError, match=f"{file.name} is damaged.*Delete it"):
             grid._read(file, run)
     file.write_text(json.dumps(rows))
     assert grid._read(file, run) == rows, "a list without a digest, as it once was"
     for other in some("clip", seeds=(2,)) + some("clip", shots=2):
-        with pytest.raises(DataError, match="does not hold"):
+        with pytest.raises(DataError, match="rows of this run"):
             grid._read(file, other)
 
 
@@ -140,6 +164,49 @@ def test_of_two_grids_the_first_counts(tmp_path: Path, monkeypatch) -> None:
 def test_more_processes_than_cores_are_not_started() -> None:
     with processes("local", 10**9) as parallel:
         assert parallel.n_jobs == cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"seed": "1"}, "seed is '1'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"shots": 1.0}, "shots is 1.0"),
+        ({"shots": 0}, "shots is 0"),
+        ({"subset": "bse"}, "Did you mean 'base'"),
+        ({"method": "cocop"}, "Did you mean 'cocoop'"),
+    ],
+)
+def test_runs_that_cannot_be(facts: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        some("clip", **facts)
+
+
+def test_runs_with_numbers_of_other_types_are_the_same() -> None:
+    run, clip = some("coop")[0], small_clip("resnet")
+    other = replace(run, seed=np.int64(run.seed), shots=np.int8(run.shots), targets=[])
+    assert other == run and digest(clip, other) == digest(clip, run)
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"jobs": 0}, "jobs is 0"),
+        ({"jobs": "2"}, "jobs is '2'"),
+        ({"shard": (0, 2)}, "shard is 0"),
+        ({"shard": (3, 2)}, "no shard 3 of 2"),
+        ({"engine": "dusk"}, "Did you mean 'dask'"),
+    ],
+)
+def test_ways_that_cannot_be(facts: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        How(**facts)
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_any_run(monkeypatch) -> None:
+    monkeypatch.setattr(grid, "digest", None)  # nothing is looked at
+    with pytest.raises(FileError, match="/dev/null/x cannot be written to"):
+        make(small_clip("resnet"), some("clip"), How(1, folder=Path("/dev/null/x")))
 
 
 def test_rows_say_what_was_scored() -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from cocoop_tutorial import save_result
-from cocoop_tutorial.errors import DataError, UnknownNameError
+from cocoop_tutorial.errors import DataError, MissingDataError, UnknownNameError
 from cocoop_tutorial.experiments import claims, summary, tables, tuning
 from cocoop_tutorial.experiments.methods import METHODS
 from cocoop_tutorial.experiments.protocols import halves, transfers
@@ -164,6 +164,8 @@ def test_settings_are_chosen_by_h_of_the_means() -> None:
         ]
     )
     assert tuning.chosen(rows) == {"coop": (8, 0.1)}
+    with pytest.raises(MissingDataError, match="no settings for cocoop"):
+        tuning.tuned(rows, EMBEDDED, ["icons_games"], ["cocoop"], (1,))
     final = tuning.tuned(rows, EMBEDDED, ["icons_games"], ["coop"], (1, 2))
     assert {(r.config.batch_size, r.config.lr, r.config.epochs) for r in final} == {(8, 0.1, 10)}
 
@@ -180,6 +182,22 @@ def test_the_command_makes_a_table(cocoop, tmp_path: Path) -> None:
     assert summary.means(rows).loc["clip", "base"] == pytest.approx(told["base"])
     shown = cocoop("reproduce", "table1", *few, *where).out
     assert "CLIP" in shown and "80.47" in shown  # the paper's CoCoOp beside it
+
+
+def test_a_shard_without_work_is_no_error(cocoop, tmp_path: Path) -> None:
+    few = "--datasets", "icons_games", "--methods", "clip", "--seeds", "1", "--shard", "9/9"
+    for more in ((), ("--json",)):
+        done = cocoop("reproduce", "table1", *few, "--cells", str(tmp_path), *more)
+        assert done.status == 0, done.err
+    assert json.loads(done.out) == [] and not list(tmp_path.iterdir())
+
+
+def test_quick_search_is_of_one_data_set_for_settings() -> None:
+    asked = tables.quick("search", tables.ask(EMBEDDED))
+    tables.check("search", asked)
+    assert {run.dataset for run in tables.search_runs(replace(asked, methods=("coop",)))} == {
+        EMBEDDED.settings[-1]
+    }
 
 
 def test_a_part_of_a_table_does_not_replace_the_whole(cocoop, tmp_path: Path) -> None:

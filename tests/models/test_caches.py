@@ -22,6 +22,7 @@ from cocoop_tutorial import (
 from cocoop_tutorial.clip.identity import settled_weights
 from cocoop_tutorial.errors import BackboneError
 from cocoop_tutorial.models.kgcoop import KgCoOp
+from cocoop_tutorial.models.probe import LinearProbe
 from cocoop_tutorial.models.prototypes import Prototypes
 
 Result = Callable[[], Tensor]
@@ -168,14 +169,24 @@ def test_hand_written_prompts_follow_other_classes() -> None:
     assert model.hand_written.shape == (4, 48) and other.penalty().requires_grad
 
 
-def test_class_means_of_another_image_tower_are_refused(image_folder: Path) -> None:
+@pytest.mark.parametrize("kind", [Prototypes, LinearProbe])
+def test_what_shots_made_is_refused_with_another_image_tower(
+    kind: type, image_folder: Path
+) -> None:
     clip, split = fresh(), ImageFolder(image_folder).train
-    features, labels = image_features(clip, split)
-    model = Prototypes(clip, ["cat", "dog", "sea lion"], features, labels)
-    model.logits_from_features(features)
+    shots = image_features(clip, split)
+    given = (shots, shots) if kind is LinearProbe else shots
+    model = kind(clip, ["cat", "dog", "sea lion"], *given)
+    mlp = clip.model.visual.transformer.resblocks[0].mlp
+    wanted, activation = model.logits_from_features(shots[0]), mlp.gelu
+    mlp.gelu = nn.GELU("tanh")
+    with pytest.raises(BackboneError, match=f"changed since this {kind.__name__} was made"):
+        model.logits_from_features(shots[0])
+    mlp.gelu = activation
+    assert torch.equal(model.logits_from_features(shots[0]), wanted)
     through_data(image_tower(clip))
-    with pytest.raises(BackboneError, match="changed since these class means"):
-        model.logits_from_features(features)
+    with pytest.raises(BackboneError, match="changed since"):
+        model.logits_from_features(shots[0])
 
 
 def test_what_was_made_in_inference_mode_can_be_trained() -> None:

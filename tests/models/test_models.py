@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -7,9 +8,13 @@ from small_clips import KINDS, random_features, small_clip
 from torch.nn import functional as F
 
 from cocoop_tutorial import CoCoOp, CoOp, ZeroShotCLIP
-from cocoop_tutorial.errors import CheckpointError, PromptError, UnknownNameError
+from cocoop_tutorial.errors import CheckpointError, PromptError, SettingError, UnknownNameError
+from cocoop_tutorial.experiments.controls import NoiseCoCoOp, ZeroStartCoCoOp, other_pis
 from cocoop_tutorial.models.cocoop import MetaNet
+from cocoop_tutorial.models.kgcoop import KgCoOp
+from cocoop_tutorial.models.probe import LinearProbe
 from cocoop_tutorial.models.prompt_learner import PromptLearner
+from cocoop_tutorial.models.prototypes import Prototypes
 from cocoop_tutorial.text_encoder.encode import ENCODERS
 
 BASE = ["cat", "hot dog", "Great Wall of China", "ketch"]
@@ -23,6 +28,17 @@ METHODS = {
     "cocoop": CoCoOp,
     "cocoop-random": lambda clip, names: CoCoOp(clip, names, 6, None),
     "cocoop-separate": lambda clip, names: CoCoOp(clip, names, separate_meta_nets=True),
+}
+FEW = torch.eye(48)[[0, 1, 2, 3, 0]], torch.tensor([0, 1, 2, 3, 0])
+OTHERS = {  # what chapters and experiments compare with
+    "kgcoop": lambda clip, names: KgCoOp(clip, names, 4),
+    "noise": NoiseCoCoOp,
+    "zero-start": lambda clip, names: ZeroStartCoCoOp(clip, names, 4, "a photo of a"),
+    "another-image": lambda clip, names: dict(other_pis(CoCoOp(clip, names), FEW[0]))[
+        "another image"
+    ],
+    "prototypes": lambda clip, names: Prototypes(clip, names, *FEW),
+    "probe": lambda clip, names: LinearProbe(clip, names, FEW, FEW),
 }
 LEARNERS = [name for name in METHODS if name != "zero-shot"]
 
@@ -39,9 +55,9 @@ def test_logits_of_images_and_of_features(method: str, kind: str) -> None:
     assert logits.abs().max() <= clip.logit_scale * 1.001, "a cosine times the scale"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS | OTHERS)
 def test_no_image_and_one(method: str) -> None:
-    model = METHODS[method](small_clip(), BASE)
+    model = (METHODS | OTHERS)[method](small_clip(), BASE)
     for model.encoder in ENCODERS:
         for n in (0, 1):
             for logits in (
@@ -56,10 +72,12 @@ def test_no_text() -> None:
 
 
 @pytest.mark.parametrize("kind", ["vit-gelu", "resnet"])
-@pytest.mark.parametrize("method", ["zero-shot", "coop", "cocoop"])
+@pytest.mark.parametrize("method", ["zero-shot", "coop", "cocoop", "noise", "prototypes", "probe"])
 def test_images_that_ask_for_a_gradient_get_it(method: str, kind: str) -> None:
     """The derivative in one direction is compared with a difference quotient."""
-    model = METHODS[method](small_clip(kind), BASE)
+    clip = small_clip(kind)
+    with torch.inference_mode(method in ("zero-shot", "prototypes", "probe")):  # may be made there
+        model = (METHODS | OTHERS)[method](clip, BASE)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         images, direction = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32)
@@ -279,6 +297,24 @@ def test_slips_of_the_pen() -> None:
         CoCoOp(small_clip(), BASE, n_ctx=8)
     with pytest.raises(PromptError, match="empty"):
         CoOp(small_clip(), [], class_specific=True)
+
+
+@pytest.mark.parametrize("value", ["no", "false", 1, None])
+def test_switches_are_true_or_false(value: object) -> None:
+    clip = small_clip()
+    for make in (
+        lambda: CoOp(clip, BASE, 4, class_specific=value),
+        lambda: CoOp(clip, BASE, 4, allow_duplicates=value),
+        lambda: CoCoOp(clip, BASE, separate_meta_nets=value),
+    ):
+        with pytest.raises(SettingError, match="must be True or False"):
+            make()
+
+
+@pytest.mark.parametrize("weight", ["8", -1, math.inf, math.nan, None])
+def test_weights_that_cannot_be(weight: object) -> None:
+    with pytest.raises(SettingError, match="weight is"):
+        KgCoOp(small_clip(), BASE, 4, weight=weight)
 
 
 def test_other_tokenizers_are_for_zero_shot_only() -> None:

@@ -155,6 +155,8 @@ def test_random_context_is_the_official_draw() -> None:
         (None, None, "at least one"),
         (-3, "", "at least one"),
         (2.0, None, "n_ctx is 2.0"),
+        (4, 5, "ctx_init is 5"),
+        (4, False, "ctx_init is False"),
         (None, "  ", "no word that small-vit-gelu can read"),
         (10**8, None, "lower n_ctx"),  # before memory for them is taken
     ],

@@ -8,7 +8,16 @@ import pytest
 import torch
 from small_clips import small_clip
 
-from cocoop_tutorial import CoCoOp, CoOp, Dataset, TrainConfig, base_new, few_shot, train
+from cocoop_tutorial import (
+    CoCoOp,
+    CoOp,
+    Dataset,
+    TrainConfig,
+    ZeroShotCLIP,
+    base_new,
+    few_shot,
+    train,
+)
 from cocoop_tutorial.datasets.splits import Split
 from cocoop_tutorial.errors import DataError, TrainingError
 from cocoop_tutorial.experiments.controls import NoiseCoCoOp, ZeroStartCoCoOp
@@ -46,6 +55,16 @@ def test_numbers_are_those_of_single_runs(pets: Dataset) -> None:
         assert not torch.equal(a.prompt_state()["ctx"], start["ctx"])
 
 
+def test_mixed_precision_is_that_of_single_runs(pets: Dataset) -> None:
+    mixed = replace(SHORT, precision="amp", batch_size=16, epochs=1)
+    alone, joint, exact = (learner(CoCoOp, pets, 1) for _ in range(3))
+    for model, config in ((alone, mixed), (exact, replace(mixed, precision="fp32"))):
+        train(model, pets, config)
+    train_together([joint], [pets], [mixed])
+    wanted, other = alone.ctx.detach(), exact.ctx.detach()
+    assert (joint.ctx - wanted).norm() < 0.1 * (other - wanted).norm()
+
+
 def test_the_penalty_counts(pets: Dataset) -> None:
     models = [learner(kind, pets, 1) for kind in (CoOp, KgCoOp)]
     train_together(models, [pets] * 2, [replace(SHORT, lr=0.5)] * 2)
@@ -77,6 +96,26 @@ def test_what_cannot_share_a_step_is_told_why(pets: Dataset) -> None:
         train_together([a, same], [base] * 2, [SHORT, replace(SHORT, epochs=1)])
     with pytest.raises(DataError):
         train_together([a], [new], [SHORT])
+    with pytest.raises(TrainingError, match="one class_token_position"):
+        front = CoOp(small_clip(), base.classnames, 4, class_token_position="front")
+        train_together([a, front], [base] * 2, [SHORT] * 2)
+    with pytest.raises(TrainingError, match="cannot share a context"):
+        train_together([a, a.with_classnames(base.classnames)], [base] * 2, [SHORT] * 2)
+    with pytest.raises(TrainingError, match="one precision"):
+        same = learner(CoOp, base, 2)
+        train_together([a, same], [base] * 2, [SHORT, replace(SHORT, precision="amp")])
+    with pytest.raises(TrainingError, match="no micro_batch"):
+        train_together([a], [base], [replace(SHORT, micro_batch=1)])
+    for models in ([], [ZeroShotCLIP(small_clip(), base.classnames)]):
+        with pytest.raises(TrainingError, match="nothing to train"):
+            train_together(models, [base], [SHORT])
+    for datas, configs, watch in (
+        ([], [SHORT], None),
+        ([base], [], None),
+        ([base], [SHORT], [1, 2]),
+    ):
+        with pytest.raises(TrainingError, match="1 models need as many"):
+            train_together([a], datas, configs, on_epoch_end=watch)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 The drawings that the backbone was trained on come from here too; `pretraining` reads them.
 """
 
-import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -90,14 +89,18 @@ def medium(path: str | Path) -> str:
 
 
 def summary() -> pd.DataFrame:
-    """One row per dataset: classes, images by split, whether it is made and fresh."""
+    """One row per dataset: classes, images by split, whether it is made and fresh.
+
+    Raises:
+        DataError: A split file is damaged.
+    """
     rows = []
     for name in NAMES:
         row = {"dataset": name, "ready": making.is_fresh(name)}
         if row["ready"]:
-            split = json.loads(making.split_file(name).read_text())
-            row["classes"] = len({label for part in split.values() for _, label, _ in part})
-            row |= {part: len(items) for part, items in split.items()}
+            data = load(name, making.folder(name).parent)
+            row["classes"] = len(data.classnames)
+            row |= {part: len(data.split(part)) for part in ("train", "val", "test")}
         rows.append(row)
     return pd.DataFrame(rows).set_index("dataset")
 
