@@ -2,6 +2,7 @@
 # make test   all of that, then every check
 # make links  check every address that the book links to
 # make bench  measure text encoders, switches and a whole epoch; a run that was stopped continues
+# make lock   write requirements.txt, the versions and hashes of all packages (needs uv)
 # make clean  delete everything that was built, but not the environment and the data cache
 # Works from a fresh clone with Python 3.11 or newer and make; a second call is quick.
 
@@ -15,7 +16,7 @@ SHELL  := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: book test lint browser links bench clean absent
+.PHONY: book test lint browser links bench lock clean absent
 export PYTHONHASHSEED := 0
 # macOS has no timeout
 LIMIT  := $(if $(shell command -v timeout),timeout)
@@ -38,14 +39,16 @@ lint: $(STAMPS)/install
 browser: $(STAMPS)/install
 	@tests/site/browser.sh $(BIN)/python > $(BUILD)/browser && echo "browser: $$(tail -1 $(BUILD)/browser)"
 
-# A virtual environment with the locked versions. pip's chatter goes to a file, shown on failure.
-# Python is asked for its version before it makes one, so that `make PYTHON=...` can correct a wrong choice.
-$(STAMPS)/install: pyproject.toml constraints.txt $(if $(wildcard $(BIN)/python),,absent)
+# A virtual environment with the locked versions, each file checked against its hash. This project is built with the
+# hatchling among them, because pip would otherwise fetch one without a hash. pip's chatter goes to a file, shown on
+# failure. Python is asked for its version before it makes one, so that `make PYTHON=...` can correct a wrong choice.
+$(STAMPS)/install: pyproject.toml requirements.txt $(if $(wildcard $(BIN)/python),,absent)
 	@mkdir -p $(STAMPS)
 	@test -x $(BIN)/python || { $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		&& $(PYTHON) -m venv $(VENV); } || { echo "Python 3.11 or newer is needed, with venv: make PYTHON=python3.11"; exit 1; }
 	@echo "installing (some minutes and 7 GB the first time)"
-	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[book,test,cluster]' > $(BUILD)/pip.log 2>&1 \
+	@{ $(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements.txt \
+		&& $(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .; } > $(BUILD)/pip.log 2>&1 \
 		|| { tail -n 30 $(BUILD)/pip.log; exit 1; }
 	@$(BIN)/python -m pip check > $(BUILD)/pip-check.log || { cat $(BUILD)/pip-check.log; exit 1; }
 	@touch $@
@@ -91,6 +94,12 @@ bench: $(STAMPS)/install
 	$(BIN)/python -m benchmarks.text_encoder
 	$(BIN)/python -m benchmarks.end_to_end
 	$(BIN)/python -m benchmarks.switches
+
+# Versions stay as they are where pyproject.toml allows it; ARGS=--upgrade takes the newest.
+lock:
+	uv pip compile -q pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+		--only-binary :all: --emit-build-options --no-annotate --no-strip-extras --custom-compile-command "make lock" \
+		-o requirements.txt $(ARGS)
 
 clean:
 	rm -rf $(BUILD)

@@ -22,13 +22,19 @@ from torch import Tensor
 from cocoop_tutorial.errors import (
     CheckpointError,
     CocoopError,
+    DataError,
     FileError,
     MissingDataError,
     first_line,
 )
 
+try:
+    import fcntl
+except ImportError:  # Windows, which does not delete a file that is open
+    fcntl = None
+
 REPO_DATA = Path(__file__).resolve().parents[1] / "data"
-KEY, DIGEST = "cocoop_tutorial", "digest"  # in the metadata of a safetensors file
+KEY, DIGEST = "cocoop_tutorial", "digest"  # the second also in JSON files
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, and the limit on a file's size
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -105,6 +111,8 @@ def locked(path: Path, doing: str) -> Iterator[bool]:
 def write_atomic(path: str | Path, data: bytes) -> Path:
     """Writes a file completely or not at all, even if the power or the disk fails.
 
+    It first removes what writers of the same file left that were killed.
+
     Args:
         path: The file; missing folders are made.
         data: Its content.
@@ -118,11 +126,15 @@ def write_atomic(path: str | Path, data: bytes) -> Path:
     path = Path(path)
     with file_errors(f"{path} could not be written", "an older file is unchanged"):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_parts(path)
         # In the same folder, because a rename is atomic only within a file system.
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=_part_prefix(path), suffix=".part", delete=False
         ) as file:
             try:
+                if fcntl:
+                    with contextlib.suppress(OSError):  # some network drives have no locks
+                        fcntl.flock(file, fcntl.LOCK_EX)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -149,11 +161,14 @@ def check_folder(folder: Path) -> None:
             pass
 
 
-def remove_partial(path: Path) -> None:
-    """Removes partial files that `write_atomic` left because its process was killed."""
+def _remove_parts(path: Path) -> None:
+    """Removes parts of a file whose writer was killed; a living writer holds a lock on its part."""
     for part in path.parent.glob(glob.escape(_part_prefix(path)) + "*.part"):
-        with contextlib.suppress(OSError):
-            part.unlink()
+        with contextlib.suppress(OSError), part.open("rb+") as file:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if part.stat().st_size:  # an empty one may be so new that it has no lock yet
+                part.unlink()
 
 
 def _part_prefix(path: Path) -> str:
@@ -165,6 +180,56 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def write_json(path: str | Path, content: Mapping[str, Any], indent: int | None = None) -> Path:
+    """Writes a JSON object with a digest over its content.
+
+    Args:
+        path: The file; missing folders are made.
+        content: Plain values; numbers must be finite.
+        indent: As for `json.dumps`.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileError: The file cannot be written.
+    """
+    content = {**content, DIGEST: _json_digest(content)}
+    return write_atomic(path, (json.dumps(content, indent=indent) + "\n").encode())
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """Reads a JSON file and compares its content with its digest, if it has one.
+
+    Args:
+        path: The file.
+        remedy: What to do about a damaged file, for the error message.
+
+    Returns:
+        The content without the digest.
+
+    Raises:
+        DataError: It is no JSON, a number is not finite, or the digest differs.
+        FileError: It cannot be read.
+    """
+    try:
+        with file_errors(f"{path} could not be read"):
+            content = json.loads(path.read_bytes())
+        stated = content.pop(DIGEST, None) if isinstance(content, dict) else None
+        if stated not in (None, _json_digest(content)):
+            raise ValueError("its content is not what was written")
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, CocoopError):
+            raise
+        raise DataError(f"{path} is damaged ({first_line(error)}). {remedy}") from error
+    return content
+
+
+def _json_digest(content: Any) -> str:
+    """A SHA-256 over a JSON value, however it is indented; an error if a number is not finite."""
+    return hashlib.sha256(json.dumps(content, allow_nan=False).encode()).hexdigest()
 
 
 def write_tensors(

@@ -5,7 +5,6 @@ the device and the seeds. Chapters read the results of longer runs from there.
 """
 
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -23,7 +22,7 @@ import torch
 from joblib import cpu_count
 
 from cocoop_tutorial.errors import DataError, MissingDataError, suggest
-from cocoop_tutorial.files import write_atomic
+from cocoop_tutorial.files import read_json, write_json
 
 PACKAGES = ("cocoop_tutorial", "torch", "torchvision", "open_clip_torch", "numpy")
 
@@ -55,8 +54,7 @@ def save_result(
     """
     folder = Path(folder) if folder else results_folder(make=True)
     content = {"provenance": provenance(command, seeds, device), "data": data}
-    text = json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
-    return write_atomic(folder / f"{name}.json", text.encode())
+    return write_json(folder / f"{name}.json", _plain(content), indent=1)
 
 
 def load_result(name: str, folder: Path | str | None = None) -> dict[str, Any]:
@@ -72,6 +70,7 @@ def load_result(name: str, folder: Path | str | None = None) -> dict[str, Any]:
     Raises:
         MissingDataError: There is no such result; the message suggests similar names.
         DataError: The file is damaged.
+        FileError: It cannot be read.
     """
     folder = Path(folder) if folder else results_folder()
     path = folder / f"{name}.json"
@@ -79,13 +78,10 @@ def load_result(name: str, folder: Path | str | None = None) -> dict[str, Any]:
         known = [f.stem for f in sorted(folder.glob("*.json"))]
         hint = suggest(name, known) if known else "The folder has no results yet."
         raise MissingDataError(f"There is no result {path}. {hint}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content["data"], content["provenance"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} is damaged ({error!r}). Restore it from the repository."
-        ) from error
+    remedy = "Restore it from the repository."
+    content = read_json(path, remedy)
+    if not isinstance(content, dict) or not {"data", "provenance"} <= content.keys():
+        raise DataError(f"{path} is damaged (it has no data, or no provenance). {remedy}")
     return content
 
 

@@ -10,9 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cocoop_tutorial import files
-from cocoop_tutorial.errors import CheckpointError, MissingDataError
-from cocoop_tutorial.files import read_tensors, remove_partial, write_atomic, write_tensors
+from cocoop_tutorial.errors import CheckpointError, DataError, FileError, MissingDataError
+from cocoop_tutorial.files import read_json, read_tensors, write_atomic, write_json, write_tensors
 
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(3, dtype=torch.int64)}
 FACTS = {"version": 1, "names": ["cat", "\u9e1f"], "path": Path("here")}
@@ -48,13 +47,73 @@ def test_files_have_the_usual_permissions(tmp_path: Path) -> None:
     assert os.stat(ours).st_mode == os.stat(usual).st_mode
 
 
+SLOW_DISK = """
+import os, sys, time
+from cocoop_tutorial.files import write_atomic
+os.fsync = lambda _: print("writing", flush=True) or time.sleep(60)
+write_atomic(sys.argv[1], b"part")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps open files by itself")
 def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    ours = tmp_path / f"{files._part_prefix(tmp_path / 'run.json')}x1.part"
-    foreign = [tmp_path / "tmp1.part", tmp_path / ".other.json-x1.part", tmp_path / "run.json"]
-    for path in (ours, *foreign):
-        path.touch()
-    remove_partial(tmp_path / "run.json")
-    assert not ours.exists() and all(path.exists() for path in foreign)
+    path, command = tmp_path / "prompts.safetensors", [sys.executable, "-c", SLOW_DISK]
+    foreign = [
+        tmp_path / name for name in ("tmp1.part", ".other-x1.part", f".{path.name}-new.part")
+    ]
+    for other in foreign[:2]:
+        other.write_text("another program's, or another file's")
+    foreign[2].touch()  # a writer that has just begun
+    writer = subprocess.Popen([*command, str(path)], stdout=subprocess.PIPE)
+    try:
+        assert writer.stdout.readline() == b"writing\n"
+        (part,) = set(tmp_path.iterdir()) - set(foreign)
+        write_atomic(path, b"whole")
+        assert part.read_bytes() == b"part", "its writer lives"
+    finally:
+        writer.kill()
+        writer.communicate()
+    write_atomic(path, b"whole")
+    assert set(tmp_path.iterdir()) == {path, *foreign} and path.read_bytes() == b"whole"
+
+
+# --- JSON ---
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    content = {"b": (1, 0.1), "a": {2: None, 10: "\u9e1f", "x": 1e-300}}
+    back = {"b": [1, 0.1], "a": {"2": None, "10": "\u9e1f", "x": 1e-300}}
+    for indent in (None, 1):
+        assert read_json(write_json(tmp_path / "x.json", content, indent), "") == back
+    write_atomic(tmp_path / "x.json", b"[1]")
+    assert read_json(tmp_path / "x.json", "") == [1], "a file without a digest"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_in_json_is_noticed(
+    place: float, bit: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = write_json(tmp_path_factory.mktemp("bit") / "file", content := {"a": [0.5, "name"]})
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1 << bit
+    path.write_bytes(data)
+    try:
+        assert read_json(path, "Make it again.").items() >= content.items()
+    except DataError as error:
+        assert f"{path} is damaged" in str(error) and "Make it again." in str(error)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"a": NaN}', "[1e999]", "[" * 10**5, b"\xff", "9" * 9999]
+)
+def test_json_that_cannot_be(tmp_path: Path, text: str | bytes) -> None:
+    write_atomic(tmp_path / "x", text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match="x is damaged"):
+        read_json(tmp_path / "x", "")
+    with pytest.raises(FileError, match="could not be read"):
+        read_json(tmp_path, "")
 
 
 # --- tensors ---

@@ -1,6 +1,7 @@
 """The package as a whole: public names, errors, annotations, the wheel, the files around it."""
 
 import ast
+import contextlib
 import importlib
 import importlib.metadata
 import inspect
@@ -218,34 +219,68 @@ def test_the_wheel_works_away_from_the_repository(wheel: Path, tmp_path: Path) -
 # --- the files around the package ---
 
 
+def locked() -> list[tuple[Requirement, list[str]]]:
+    """The packages of requirements.txt, each with its hashes."""
+    lines = (ROOT / "requirements.txt").read_text().replace("\\\n", "").splitlines()
+    pins = [line.split() for line in lines if line and not line.startswith(("#", "--"))]
+    cuts = [next(i for i, word in enumerate(pin) if word.startswith("--")) for pin in pins]
+    return [(Requirement(" ".join(p[:i])), p[i:]) for p, i in zip(pins, cuts, strict=True)]
+
+
+def test_every_locked_package_has_its_version_and_hashes() -> None:
+    text = (ROOT / "requirements.txt").read_text()
+    assert "\n--only-binary :all:\n" in text, "nothing is built from source, which would run it"
+    assert "://" not in text, "the index is the user's"
+    for package, hashes in locked():
+        assert re.fullmatch(r"==[\w.+!]+", str(package.specifier)), package
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", word) for word in hashes), package
+
+
 def test_the_lock_meets_the_lower_bounds() -> None:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", line) for line in pins), "only NAME==VERSION"
-    locked = {canonicalize_name(n): v for n, v in (line.split("==") for line in pins)}
     extras = PROJECT["optional-dependencies"]
     assert set(extras) == {"embedded", "book", "test", "cluster"}
     own = f"{PROJECT['name']}[embedded]"
     assert own in extras["book"], "the book draws its own pictures"
+    found = {canonicalize_name(p.name): str(p.specifier)[2:] for p, _ in locked()}
     for text in (*PROJECT["dependencies"], *(r for group in extras.values() for r in group)):
         wanted = Requirement(text)
         if wanted.name == PROJECT["name"]:
             continue
-        assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), text
+        assert wanted.specifier.contains(found[canonicalize_name(wanted.name)]), text
     pinned = [r for r in PROJECT["dependencies"] if re.search(r"[=<~]=?\d", r.replace(">=", ""))]
     assert pinned == [], "the library itself has lower bounds only"
 
 
-def test_conda_and_binder_take_the_same_versions() -> None:
+def test_the_lock_is_complete() -> None:
+    """pip installs it without dependencies, so what a package needs must be there too."""
+    here = [p for p, _ in locked() if p.marker is None or p.marker.evaluate()]
+    names = {canonicalize_name(package.name) for package in here}
+    assert len(names) == len(here), "one version of each for this Python and system"
+    for package in here:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found = importlib.metadata.distribution(package.name)
+            of_this_version = package.specifier.contains(found.version)
+            for needed in map(Requirement, found.requires or [] if of_this_version else []):
+                if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                    assert canonicalize_name(needed.name) in names, (package.name, str(needed))
+
+
+def test_every_way_to_install_reads_the_lock() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["channels"] == ["conda-forge"]
     python, *others = environment["dependencies"]
     assert python == "python=3.11"
-    (pip,) = [item["pip"] for item in others if isinstance(item, dict)]
-    locked, package = pip
-    assert locked == "-c constraints.txt"
-    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", package)[1].split(",")
-    assert {*extras, "embedded"} == set(PROJECT["optional-dependencies"])  # [book] includes it
+    assert [item["pip"] for item in others if isinstance(item, dict)] == [["-r requirements.txt"]]
+    alone = "pip install --no-deps --no-build-isolation -e ."
+    assert alone in (ROOT / "postBuild").read_text() and os.access(ROOT / "postBuild", os.X_OK)
+    make = (ROOT / "Makefile").read_text().replace("install -q", "install")
+    assert alone in make and "pip install --no-deps --require-hashes -r requirements.txt" in make
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for line in re.findall(r"uses: (.*)", path.read_text()):
+            assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", line), (path.name, line)
 
 
 def test_one_version_everywhere() -> None:

@@ -83,11 +83,27 @@ def test_unknown_result_names_the_near_ones(folder: Path) -> None:
         load_result("base_new")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"data": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"data": 1}',
+        '{"data": NaN, "provenance": {}}',
+        '{"data": 1e999, "provenance": {}}',
+    ],
+)
 def test_damaged_result(folder: Path, content: str) -> None:
     folder.mkdir()
     (folder / "x.json").write_text(content)
     with pytest.raises(DataError, match=r"x\.json is damaged"):
+        load_result("x")
+
+
+def test_a_number_that_was_changed_is_noticed(folder: Path) -> None:
+    path = save_result("x", {"accuracy": 71.7}, command="c")
+    path.write_text(path.read_text().replace("71.7", "77.1"))
+    with pytest.raises(DataError, match="not what was written"):
         load_result("x")
 
 

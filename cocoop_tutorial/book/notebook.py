@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
@@ -41,6 +42,7 @@ def setup(seed: int = 1, world: str | None = None) -> None:
     """
     seed_everything(seed)
     plots.use_style()
+    pd.set_option("display.html.use_mathjax", False)  # a class name may hold "$"
     _sharp_figures()
     if quiet():
         warnings.filterwarnings("ignore", message=".*IProgress not found.*")
@@ -118,9 +120,14 @@ def show_text(text: str, **values: Any) -> None:
 
     Args:
         text: Markdown with `{name}` or `{name:.1f}` where numbers go.
-        values: The numbers, by name.
+        values: The numbers, by name. A text among them, such as a class name, may hold Markdown,
+            but neither HTML nor formulas.
     """
-    display(Markdown(text.format(**values)))
+    plain = {
+        name: value.replace("<", "&lt;").replace("$", r"\$") if isinstance(value, str) else value
+        for name, value in values.items()
+    }
+    display(Markdown(text.format(**plain)))
 
 
 def cite_result(name: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -94,6 +95,15 @@ def palette(methods: Iterable[str]) -> dict[str, str]:
     return {method: colour(method) for method in methods}
 
 
+class _Figure(Figure):
+    """A figure in which the labels of ticks, most of which are made in drawing, are no formulas."""
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draws it, in a notebook or to a file."""
+        with plt.rc_context({"text.parse_math": STYLE["text.parse_math"]}):
+            super().draw(renderer)
+
+
 def figure(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     """A figure in this style, and its axes, as `plt.subplots` gives them.
 
@@ -105,7 +115,7 @@ def figure(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any
         options: Anything for `plt.subplots`.
     """
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(rows, columns, **options)
+        fig, axes = plt.subplots(rows, columns, FigureClass=_Figure, **options)
     plt.close(fig)
     return fig, axes
 

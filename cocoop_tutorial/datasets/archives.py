@@ -8,6 +8,7 @@ import tarfile
 import urllib.request
 import zipfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from cocoop_tutorial.errors import CocoopError, DataError, FileError, MissingDataError, first_line
@@ -23,7 +24,7 @@ LEAST_ENTRY = 4096  # bytes of the disk that even an empty file takes
 EXTRAS = (*tarfile.GNU_TYPES[:2], tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
 
-def fetch(url: str, md5: str, folder: Path) -> Path:
+def fetch(url: str, md5: str, folder: Path, sha256: str = "") -> Path:
     """Downloads a file, unless it is there already, and checks it.
 
     An interrupted download continues where it stopped, which pooch and torchvision cannot do.
@@ -32,6 +33,7 @@ def fetch(url: str, md5: str, folder: Path) -> Path:
         url: Its address.
         md5: Its checksum, in hexadecimal.
         folder: The folder to put it into.
+        sha256: A second checksum, if one is known.
 
     Returns:
         The path of the complete, checked file; it ends in `OURS` unless it was put there by hand.
@@ -44,7 +46,7 @@ def fetch(url: str, md5: str, folder: Path) -> Path:
     by_hand = folder / PurePosixPath(url).name
     part, target = (by_hand.with_name(by_hand.name + suffix) for suffix in (".part", OURS))
     if by_hand.exists():
-        check(by_hand, md5, "Remove it, or put the right file in its place.")
+        check(by_hand, md5, "Remove it, or put the right file in its place.", sha256)
         return by_hand
     if target.exists():
         return target
@@ -60,7 +62,7 @@ def fetch(url: str, md5: str, folder: Path) -> Path:
                 f"again, which continues where it stopped, or put the file at {by_hand}."
             ) from error
         try:
-            check(part, md5, "It was deleted. Run the same command again.")
+            check(part, md5, "It was deleted. Run the same command again.", sha256)
         except DataError:
             part.unlink()
             raise
@@ -89,21 +91,26 @@ def _download(url: str, part: Path) -> None:
             raise OSError(f"the connection ended after {have} of {total} bytes")
 
 
-def check(path: Path, md5: str, remedy: str) -> None:
-    """Compares a file with its published checksum.
+def check(path: Path, md5: str, remedy: str, sha256: str = "") -> None:
+    """Compares a file with its published checksums.
 
     Args:
         path: The file.
         md5: The checksum, in hexadecimal.
         remedy: What to do if it differs.
+        sha256: A second one; empty if none is published.
 
     Raises:
-        DataError: It differs.
+        DataError: One differs.
     """
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if digest != md5:
-        raise DataError(f"{path} is damaged or cut off (md5 {digest}, expected {md5}). {remedy}")
+    for kind, expected in (("md5", md5), ("sha256", sha256)):
+        with path.open("rb") as file:
+            new = partial(hashlib.new, kind, usedforsecurity=False)
+            found = hashlib.file_digest(file, new).hexdigest()
+        if expected not in ("", found):
+            raise DataError(
+                f"{path} is damaged or cut off ({kind} {found}, expected {expected}). {remedy}"
+            )
 
 
 def extract(archive: Path, folder: Path) -> None:

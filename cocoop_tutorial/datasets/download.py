@@ -1,8 +1,9 @@
 """Downloading those of the paper's data sets that a program can download.
 
-Addresses and checksums are torchvision's, which keeps them up to date; the folders are those of the
-official DATASETS.md. The official split files are not included, because their links open only in a
-browser.
+Addresses and MD5 sums are torchvision's, which keeps them up to date, but all by https. MD5 can be
+forged, so the SHA-256 sums of TensorFlow Datasets stand beside them; for the archives of Caltech101
+and of Aircraft none is published. The folders are those of the official DATASETS.md. The official
+split files are not included, because their links open only in a browser.
 """
 
 import shutil
@@ -26,12 +27,14 @@ class File:
         target: Where its content goes, relative to the data root.
         inside: What to take out of the archive; a second entry is for an archive within the
             archive. Empty for a plain file.
+        sha256: A second checksum, if one is published.
     """
 
     url: str
     md5: str
     target: str
     inside: tuple[str, ...] = ()
+    sha256: str = ""
 
 
 FILES = {
@@ -47,26 +50,31 @@ FILES = {
         File(
             f"{OXFORD}/pets/data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c",
             "oxford_pets/images", ("images",),
+            "67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d",
         ),
         File(
             f"{OXFORD}/pets/data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f",
             "oxford_pets/annotations", ("annotations",),
+            "52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
         ),
     ],
     "oxford_flowers": [
         File(
             f"{OXFORD}/flowers/102/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa",
             "oxford_flowers/jpg", ("jpg",),
+            "2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246",
         ),
         File(
             f"{OXFORD}/flowers/102/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d",
-            "oxford_flowers/imagelabels.mat",
+            "oxford_flowers/imagelabels.mat", (),
+            "4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d",
         ),
     ],
     "food101": [
         File(
-            "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
+            "https://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
             "85eeb15f3717b99a5da872d97d918f87", "food-101", ("food-101",),
+            "d97d15e438b7f4498f96086a4f7e2fa42a32f2712e87d3295441b2b6314053a4",
         )
     ],
     "fgvc_aircraft": [
@@ -79,6 +87,7 @@ FILES = {
         File(
             f"{OXFORD}/dtd/download/dtd-r1.0.1.tar.gz", "fff73e5086ae6bdbea199a49dfb8a4c1",
             "dtd", ("dtd",),
+            "e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205",
         )
     ],
     "eurosat": [
@@ -86,6 +95,7 @@ FILES = {
             "https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
             "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
             "c8fa014336c82ac7804f0398fcb19387", "eurosat/2750", ("2750",),
+            "8ebea626349354c5328b142b96d0430e647051f26efc2dc974c843f25ecf70bd",
         )
     ],
 }  # fmt: skip
@@ -127,7 +137,7 @@ def install(file: File, root: Path) -> None:
         DataError: It is damaged, or has other content than expected.
         FileError: The disk is full, or a folder cannot be written.
     """
-    archive = source = fetch(file.url, file.md5, root / ".downloads")
+    archive = source = fetch(file.url, file.md5, root / ".downloads", file.sha256)
     work = archive.with_name(archive.name + ".unpacked")
     with file_errors(f"{archive} could not be installed", "run the same command again to continue"):
         shutil.rmtree(work, ignore_errors=True)

@@ -1,16 +1,15 @@
 """Many runs, on all cores or on a cluster, each kept in a file of its own (chapter 6).
 
-A grid that is cut off loses at most the runs in flight, and goes on where it was.
+A grid that is cut off loses at most the runs in flight, and goes on where it was. Two grids at once
+may both make a run; they then return the rows of the one that ended first.
 """
 
 import contextlib
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from joblib import Parallel, cpu_count, delayed, parallel_config
@@ -21,15 +20,15 @@ from cocoop_tutorial.clip.identity import settled_weights, weights_digest
 from cocoop_tutorial.clip.load import load_clip
 from cocoop_tutorial.datasets.load import load_dataset
 from cocoop_tutorial.errors import (
+    DataError,
     SettingError,
     TrainingError,
     UnknownNameError,
-    first_line,
     needs_extra,
     suggest,
 )
-from cocoop_tutorial.experiments.runs import Row, Run, data_digest, digest, finish
-from cocoop_tutorial.files import cache_root, check_folder, write_atomic
+from cocoop_tutorial.experiments.runs import Row, Run, data_digest, digest, finish, is_row
+from cocoop_tutorial.files import cache_root, check_folder, read_json, write_json
 from cocoop_tutorial.progress import bar
 from cocoop_tutorial.seeds import check_whole
 
@@ -43,7 +42,7 @@ class How:
     """How a grid is run; none of it changes a result.
 
     Attributes:
-        jobs: Processes, of one thread each; None takes one per core. On a GPU, 1.
+        jobs: Processes, of one thread each, at most one per core; None takes as many. On a GPU, 1.
         engine: "local" for this machine, "dask" for the cluster that DASK_SCHEDULER_ADDRESS names.
         folder: Where finished runs are kept; None takes `runs` in the cache.
         root: Folder of the paper's data; None takes $COCOOP_DATA, else ./data.
@@ -89,7 +88,8 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
         are there.
 
     Raises:
-        TrainingError: A run failed, a file of a run is damaged, or a process has another backbone.
+        TrainingError: A run failed, or a process has another backbone.
+        DataError: The file of a finished run is damaged, or holds another run.
         FileError: The folder of finished runs cannot be written to.
     """
     how = how or How()
@@ -112,11 +112,11 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
         where = clip.name, str(clip.device), clip.precision, same, how.root
         for part, found in parallel(task(*where, part) for part in todo):
             for run, rows in zip(part, found, strict=True):
-                write_atomic(files[run], json.dumps(rows).encode())
+                if not files[run].is_file():  # of two grids on the same cells, the first counts
+                    write_json(files[run], {"rows": rows})
                 progress.update(cost(run, how.root))
             progress.set_postfix_str(f"{part[0].dataset} {part[0].method}")
-    there = [(run, file) for run, file in files.items() if file.is_file()]
-    return [row for run, file in there for row in _read(file, run)]
+    return [row for run, file in files.items() if file.is_file() for row in _read(file, run)]
 
 
 def group(runs: Sequence[Run], how: How, most: int = MOST) -> list[list[Run]]:
@@ -143,24 +143,12 @@ def _bar(total: float) -> tqdm:
 
 
 def _read(file: Path, run: Run) -> list[Row]:
-    try:
-        rows = json.loads(file.read_text())
-        if not isinstance(rows, list) or not rows or not all(_is_row(row, run) for row in rows):
-            raise ValueError("it does not hold the rows of this run")
-    except (OSError, ValueError, RecursionError) as error:
-        raise TrainingError(
-            f"{file} is damaged ({first_line(error)}). Delete it; the run is repeated."
-        ) from None
+    remedy = "Delete it; the run is repeated."
+    content = read_json(file, remedy)
+    rows = content.get("rows") if isinstance(content, dict) else content  # once a list, no digest
+    if not isinstance(rows, list) or not rows or not all(is_row(row, run) for row in rows):
+        raise DataError(f"{file} is damaged (it does not hold the rows of this run). {remedy}")
     return rows
-
-
-def _is_row(row: Any, run: Run) -> bool:
-    return (
-        isinstance(row, dict)
-        and run.facts().items() <= row.items()
-        and {"target", "split", "pi"} <= row.keys()
-        and isinstance(row.get("accuracy", 0.0), float)
-    )
 
 
 def _finish(
@@ -194,12 +182,14 @@ def processes(engine: str, jobs: int) -> Iterator[Parallel]:
     Args:
         engine: "local" for this machine, or "dask" for the cluster whose scheduler Dask's settings
             name (`DASK_SCHEDULER_ADDRESS`); if they name none, a cluster is started here.
-        jobs: Processes, of one thread each; a cluster that runs already has its own number.
+        jobs: Processes, of one thread each, at most one per core; a cluster that runs already has
+            its own number.
 
     Raises:
         UnknownNameError: Another engine.
         MissingDataError: Dask is not installed.
     """
+    jobs = min(jobs, cpu_count())  # more would only take memory
     if check_engine(engine) == "local":
         yield Parallel(n_jobs=jobs, return_as="generator_unordered")
         return

@@ -162,6 +162,31 @@ def finish(clip: FrozenCLIP, runs: Sequence[Run], root: Path | None = None) -> l
     return found
 
 
+def is_row(row: Any, run: Run) -> bool:
+    """Whether a value from a file can be a row that `finish` gave for a run."""
+    if not isinstance(row, dict) or not run.facts().items() <= row.items():
+        return False
+    numbers = row.get("seconds"), row.get("accuracy", 0), row.get("epoch") or 0
+    counts = [row.get(name, "") for name in ("right", "images")]
+    if not all(isinstance(x, int | float) for x in numbers) or not all(map(_are_counts, counts)):
+        return False
+    right, images = ([int(word) for word in text.split()] for text in counts)
+    return (
+        row.get("target") in (run.dataset, *run.targets)
+        and row.get("split") in ("train", "base", "new", "all")
+        and isinstance(row.get("pi"), str)
+        and len(right) == len(images)
+        and all(r <= n for r, n in zip(right, images, strict=True))
+        and (not images or row.get("accuracy") == 100 * sum(right) / max(1, sum(images)))
+    )
+
+
+def _are_counts(text: Any) -> bool:
+    return isinstance(text, str) and all(
+        word.isdecimal() and len(word) < 10 for word in text.split(" ") if text
+    )
+
+
 def watcher(
     whole: Dataset, run: Run, curve: list[Row]
 ) -> Callable[[PromptLearner], Mapping[str, float]]:

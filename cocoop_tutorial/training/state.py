@@ -31,7 +31,7 @@ from cocoop_tutorial.clip.identity import (
 from cocoop_tutorial.datasets.images import image_digests
 from cocoop_tutorial.datasets.splits import Dataset
 from cocoop_tutorial.errors import CheckpointError, FileError
-from cocoop_tutorial.files import read_tensors, remove_partial, write_tensors
+from cocoop_tutorial.files import read_tensors, write_tensors
 from cocoop_tutorial.models.prompt_learner import PromptLearner
 from cocoop_tutorial.training.batches import epoch_batches
 from cocoop_tutorial.training.config import TrainConfig
@@ -216,8 +216,6 @@ def load_state(state: TrainState, folder: Path, run: Mapping[str, Any]) -> bool:
     """
     path = folder / FILE
     kept = distributed.from_main(lambda: _read(path))  # the others may not have the folder
-    if distributed.is_main():
-        remove_partial(path)
     if kept is None:
         return False
     facts, tensors = kept

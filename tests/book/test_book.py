@@ -37,6 +37,8 @@ def test_cells_of_a_chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "book.show_source(harmonic_mean)",
         "book.show_text('Base: {coop[base]:.1f}%', **book.load_result('r')['data'])\n"
         "book.cite_result('r')",
+        "import pandas\npandas.DataFrame({'$x$<b>': ['<script>{{ 1 }}']})\n",
+        "book.show_text('Worst: {name}', name='<script> {worst} $x$ %s')",
         "from cocoop_tutorial.progress import bar\nfor _ in bar(range(3), 'steps'): pass",
     )
     printed = outputs[0][0]["text"]
@@ -52,7 +54,12 @@ def test_cells_of_a_chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert outputs[3][0]["data"]["text/markdown"] == "Base: 81.2%"
     cited = outputs[3][1]["data"]["text/markdown"]
     assert "`results/r.json`" in cited and "`make r`" in cited and "seeds 1, 2" in cited
-    assert outputs[4] == []  # no bar is left behind in an executed chapter
+    table = outputs[4][0]["data"]["text/html"]
+    assert "$x$&lt;b&gt;" in table and "&lt;script&gt;{{ 1 }}" in table
+    assert "mathjax_ignore" in table
+    named = outputs[5][0]["data"]["text/markdown"]
+    assert named == r"Worst: &lt;script> {worst} \$x\$ %s"
+    assert outputs[6] == []  # no bar is left behind in an executed chapter
 
 
 def test_setup_seeds_everything_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:

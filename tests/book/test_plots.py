@@ -11,12 +11,20 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from cocoop_tutorial import Evaluation
-from cocoop_tutorial.book import plots
-from cocoop_tutorial.book.clip_figures import template_figure
+from cocoop_tutorial.book import (
+    analysis_figures,
+    experiment_figures,
+    plots,
+    sheets,
+    transfer_figures,
+)
+from cocoop_tutorial.book.clip_figures import cosine_figure, template_figure, template_table_figure
 from cocoop_tutorial.book.coop_figures import class_page, over_epochs
+from cocoop_tutorial.experiments.summary import Difference
 
 mpl.use("Agg")
 
@@ -167,6 +175,58 @@ def test_class_names_are_drawn_as_they_are() -> None:
     assert class_page(values, values[::-1], "base", 1).startswith("<img")
     assert [ax.get_title() for ax in grid.axes] == names
     assert [label.get_text() for label in bars.axes[0].get_xticklabels()] == names
+
+
+ODD = ["a$b", "$x^", r"$\frac$", "<script>{{ 7 * 7 }}</script>", "100%s {}", "two\nlines"]
+SIX = pd.Series(range(1, 7), index=ODD, dtype=float)
+THREE = pd.DataFrame({"base": SIX, "new": SIX[::-1].to_numpy(), "H": SIX})
+RUN = ["target", "method", "seed"]
+EFFECT = Difference(1.0, 0.5, 1.5, 1, 1)
+RUNS = pd.DataFrame({"method": ODD, "seed": 1, "accuracy": 1.0, "epoch": 1})
+NAMED = {
+    "sheet": lambda: sheets.labelled_rows({n: [Image.new("RGB", (9, 9))] for n in ODD}, ["$a^"]),
+    "halves_and_h": lambda: experiment_figures.halves_and_h({"$x^": THREE}),
+    "gain_bars": lambda: experiment_figures.gain_bars({"$x^": SIX}),
+    "forest": lambda: experiment_figures.forest({"$x^": dict.fromkeys(ODD, EFFECT)}),
+    "every_seed": lambda: experiment_figures.every_seed(
+        THREE.set_index(pd.MultiIndex.from_product([ODD, ["$m^"], [1]], names=RUN)), ["$m^"]
+    ),
+    "along": lambda: experiment_figures.along(
+        pd.concat([RUNS.assign(split=s) for s in ("base", "new")]), "epoch", [1]
+    ),
+    "effects": lambda: analysis_figures.effects_figure(dict.fromkeys(ODD, (EFFECT, 1))),
+    "behind": lambda: analysis_figures.behind_figure({"$x^": -SIX}),
+    "halves": lambda: analysis_figures.halves_figure(THREE, ODD[0]),
+    "templates": lambda: template_table_figure(pd.DataFrame(dict.fromkeys(ODD, SIX))),
+    "cosines": lambda: cosine_figure([Image.new("RGB", (9, 9))] * 6, ODD, torch.ones(6, 6)),
+    "transfer": lambda: transfer_figures.gain_figure(
+        RUNS.rename(columns={"accuracy": "points"}).assign(target=ODD)
+    ),
+    "matrix": lambda: transfer_figures.matrix_figure(pd.DataFrame(dict.fromkeys(ODD, SIX))),
+    "shifts": lambda: transfer_figures.shifts_figure(
+        {n: [Image.new("RGB", (9, 9))] for n in ODD}, pd.DataFrame({"$m^": SIX})
+    ),
+    "path": lambda: transfer_figures.path_figure(pd.DataFrame({n: [1.0, 2.0] for n in ODD}), "a$b"),
+    "curves": lambda: plots.curves({n: [1.0, 2.0] for n in ODD}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_odd_names_are_drawn_as_they_are(name: str) -> None:
+    """A figure is drawn after its style is gone, as a page does it, and no name is a formula."""
+    figure = NAMED[name]()
+    with plt.rc_context({"text.parse_math": True}):
+        pixels(figure)
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    assert not any(text.get_parse_math() for text in texts if "$" in text.get_text())
+    assert any("$" in text.get_text() for text in texts)
+
+
+def test_odd_names_on_pages_that_are_leafed_through() -> None:
+    table = pd.DataFrame([SIX, SIX], index=["icons_<script>", "$x^"])
+    _, _, shelf = experiment_figures.dataset_pages({"<b>": table, "$y^": table}).children
+    for page in (page.value for stack in shelf.children for page in stack.children):
+        assert page.count("<") == 1 and page.startswith("<img alt="), "one tag, with its name told"
 
 
 def test_over_epochs_shows_each_method_on_each_half_beside_the_hand_written_prompt() -> None:

@@ -132,6 +132,15 @@ def test_fetch_checks_what_came(tmp_path: Path) -> None:
     assert fetch(source.as_uri(), md5(got), tmp_path / "in") == got
 
 
+def test_a_file_that_forges_the_md5_is_refused(tmp_path: Path) -> None:
+    source = tar_of(tmp_path / "a.tar.gz", "x")
+    true = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert fetch(source.as_uri(), md5(source), tmp_path / "in", true).is_file()
+    for folder in ("new", "in"):
+        with pytest.raises(DataError, match=f"sha256 {true}, expected 0000"):
+            install(File(source.as_uri(), md5(source), "a", ("x",), "0" * 64), tmp_path / folder)
+
+
 def test_fetch_of_a_truncated_archive(tmp_path: Path) -> None:
     source = tar_of(tmp_path / "a.tar.gz", "x")
     whole = md5(source)
@@ -304,7 +313,8 @@ def test_download_knows_what_it_can_fetch(tmp_path: Path) -> None:
         download("sun397", tmp_path)
     for name, files in FILES.items():
         assert all(f.target.split("/")[0] == folder_of(name) for f in files)
-        assert all(len(f.md5) == 32 for f in files)
+        assert all(len(f.md5) == 32 and f.url.startswith("https://") for f in files)
+        assert all(len(f.sha256) == 64 for f in files) or name in ("caltech101", "fgvc_aircraft")
 
 
 # --- what would take the machine down, and what meets a full disk ---

@@ -29,6 +29,7 @@ from cocoop_tutorial.datasets.icons import (
 from cocoop_tutorial.datasets.icons.names import Drawing
 from cocoop_tutorial.datasets.splits import Dataset
 from cocoop_tutorial.errors import DataError, FileError, MissingDataError
+from cocoop_tutorial.files import read_json, write_json
 
 GROUPS = (*icons.MAIN, *icons.SETTINGS)
 SMALL = "icons_games"  # the fewest classes
@@ -351,8 +352,12 @@ def test_a_stale_or_damaged_cache_is_noticed(datasets: dict[str, Dataset], cache
     with pytest.raises(FileNotFoundError, match=f"{image.name}.*cocoop data build"):
         icons.load(SMALL)
     meta = making.folder(SMALL) / "meta.json"
-    content = json.loads(meta.read_text())
-    meta.write_text(json.dumps(content | {"fingerprint": "of another version"}))
+    content = read_json(meta, "")
+    meta.write_text(meta.read_text().replace("outline", "solid", 1))
+    assert not making.is_fresh(SMALL), "the list of images was changed"
+    write_json(meta, {key: content[key] for key in ("fingerprint", "images")})
+    assert not making.is_fresh(SMALL), "an older cache, whose split file has no digest"
+    write_json(meta, content | {"fingerprint": "of another version"})
     assert not making.is_fresh(SMALL)
     icons.load(SMALL)  # stale: made again
     assert json.loads(meta.read_text())["images"] == content["images"]

@@ -13,11 +13,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
+from hypothesis import given
+from hypothesis import strategies as st
+from joblib import cpu_count
 from paper_trees import plant
 from small_clips import small_clip
 
 from cocoop_tutorial import TrainConfig, load_clip
-from cocoop_tutorial.errors import FileError, MissingDataError, TrainingError, UnknownNameError
+from cocoop_tutorial.errors import (
+    DataError,
+    FileError,
+    MissingDataError,
+    TrainingError,
+    UnknownNameError,
+)
 from cocoop_tutorial.experiments import grid, runs
 from cocoop_tutorial.experiments.grid import How, make, processes
 from cocoop_tutorial.experiments.methods import METHODS
@@ -94,23 +103,67 @@ def test_shards_share_the_work(tmp_path: Path) -> None:
     assert 0 < parts[0] < parts[1] < parts[2] == len(make(clip, wanted, How(1, folder=tmp_path)))
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    clip, wanted = small_clip("resnet"), some("clip")
-    make(clip, wanted, How(1, folder=tmp_path))
-    file, other = (tmp_path / f"{digest(clip, run)}.json" for run in wanted)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path, list[runs.Row]]:
+    """A finished run, its file and its rows."""
+    clip, run, folder = small_clip("resnet"), some("clip")[0], tmp_path_factory.mktemp("cells")
+    rows = make(clip, [run], How(1, folder=folder))
+    return run, folder / f"{digest(clip, run)}.json", rows
+
+
+def test_a_damaged_file_is_named(made: tuple[Run, Path, list[runs.Row]]) -> None:
+    run, file, rows = made
     whole = file.read_bytes()
-    rows = json.loads(whole)
     for content in (
         whole[:-9], b"", b"\xff", b"[" * 100_000, b"[]", b"{}", b"null", b"[1]", b"1" * 5000,
+        whole.replace(b'"split": "base"', b'"split": "new"', 1),
         json.dumps([{**rows[0], "accuracy": "80"}]).encode(),
         json.dumps([{k: v for k, v in rows[0].items() if k != "split"}]).encode(),
-        other.read_bytes(),  # of another seed
     ):  # fmt: skip
         file.write_bytes(content)
-        with pytest.raises(TrainingError, match=f"{file.name} is damaged.*Delete it"):
-            make(clip, wanted, How(1, folder=tmp_path))
-    file.unlink()
-    assert make(clip, wanted[:1], How(1, folder=tmp_path))[0]["accuracy"] == rows[0]["accuracy"]
+        with pytest.raises(DataError, match=f"{file.name} is damaged.*Delete it"):
+            grid._read(file, run)
+    file.write_text(json.dumps(rows))
+    assert grid._read(file, run) == rows, "a list without a digest, as it once was"
+    for other in some("clip", seeds=(2,)) + some("clip", shots=2):
+        with pytest.raises(DataError, match="rows of this run"):
+            grid._read(file, other)
+
+
+WORSE = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just([1]) | st.just({})
+)
+
+
+@given(st.data())
+def test_rows_that_cannot_be(made: tuple[Run, Path, list[runs.Row]], data: st.DataObject) -> None:
+    run, file, rows = made
+    row = data.draw(st.sampled_from(rows))
+    key = data.draw(st.sampled_from(sorted(row)))
+    worse = [other | {key: data.draw(WORSE)} if other is row else other for other in rows]
+    file.write_text(json.dumps(worse))  # without a digest
+    try:
+        assert grid._read(file, run) == rows or key in ("pi", "seconds", "commit", "epoch")
+    except DataError as error:
+        assert file.name in str(error)
+
+
+def test_of_two_grids_the_first_counts(tmp_path: Path, monkeypatch) -> None:
+    clip, run, finish, first = small_clip("resnet"), some("clip")[0], runs.finish, []
+
+    def slowly(*arguments):
+        monkeypatch.undo()
+        first.extend(make(clip, [run], How(1, folder=tmp_path)))  # the other grid
+        return [[row | {"seconds": 9.0} for row in rows] for rows in finish(*arguments)]
+
+    monkeypatch.setattr(grid, "finish", slowly)
+    assert make(clip, [run], How(1, folder=tmp_path)) == first
+    assert first[0]["seconds"] == 0.0 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_more_processes_than_cores_are_not_started() -> None:
+    with processes("local", 10**9) as parallel:
+        assert parallel.n_jobs == cpu_count()
 
 
 @pytest.mark.parametrize(
@@ -219,17 +272,17 @@ def test_a_worker_that_is_killed_loses_nothing(dask_cluster, tmp_path: Path) -> 
     clip = load_clip("icon-clip", device="cpu")
     wanted = [run for shots in (1, 2, 3, 4) for run in some("coop", shots=shots)]
     here, killed = How(2, "dask", tmp_path), []
-    write = grid.write_atomic
+    write = grid.write_json
 
-    def kills_one(path: Path, data: bytes) -> Path:
+    def kills_one(path: Path, content: dict) -> Path:
         if not killed:
             with Client(dask_cluster) as client:
                 killed.extend(client.run(os.getpid).values())
             os.kill(killed[0], signal.SIGKILL)
-        return write(path, data)
+        return write(path, content)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grid, "write_atomic", kills_one)
+        patch.setattr(grid, "write_json", kills_one)
         rows = make(clip, wanted, here)
     assert len(killed) == 2 and {row["shots"] for row in rows} == {1, 2, 3, 4}
     assert len(list(tmp_path.iterdir())) == len(wanted)

@@ -58,7 +58,7 @@ def test_a_second_run_is_refused_and_harms_nothing(tmp_path: Path) -> None:
     part, out_of = folder / ".training.safetensors-x.part", tmp_path / "group"
     out_of.mkdir()
     with held(folder):
-        part.touch()  # the other one is writing
+        part.write_bytes(b"half")  # the other one is writing
         with pytest.raises(CheckpointError, match="Another run is at work"):
             train(make_model("CoOp"), data, CONFIG, folder=folder)
         assert in_process(run_and_tell, "CoOp", tmp_path / "data", folder, out, CONFIG) == 0

@@ -3,7 +3,6 @@
 The drawings that the backbone was trained on come from here too; `pretraining` reads them.
 """
 
-import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from cocoop_tutorial.datasets.icons.making import MAIN, NAMES, SETTINGS, SHIFTS,
 from cocoop_tutorial.datasets.splits import Dataset
 from cocoop_tutorial.datasets.zhou import read_zhou_split
 from cocoop_tutorial.errors import CocoopError
+from cocoop_tutorial.files import read_json
 
 __all__ = [
     "MAIN",
@@ -59,7 +59,7 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
 
 @lru_cache(maxsize=32)
 def _images(folder: Path, _changed: int) -> dict[str, dict[str, str]]:
-    return json.loads((folder / "meta.json").read_text())["images"]
+    return read_json(folder / "meta.json", "Make it again: cocoop data build")["images"]
 
 
 def facts(path: str | Path) -> dict[str, str]:

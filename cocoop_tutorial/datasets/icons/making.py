@@ -21,6 +21,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -28,7 +29,7 @@ from cocoop_tutorial.datasets.icons import copies, drawings, hard, houses, names
 from cocoop_tutorial.datasets.icons.drawings import Picture
 from cocoop_tutorial.datasets.icons.names import Drawing
 from cocoop_tutorial.errors import DataError, needs_extra
-from cocoop_tutorial.files import cache_root, file_errors, locked
+from cocoop_tutorial.files import cache_root, file_errors, locked, read_json, write_json
 
 SOURCE = "icons_general"
 SETTINGS = ("icons_media", "icons_money", "icons_tools")  # to choose settings on, and nothing else
@@ -251,15 +252,23 @@ def fingerprint(name: str) -> str:
 def is_fresh(name: str) -> bool:
     """Whether the dataset on disk is the one that would be made now."""
     try:
-        meta = json.loads((folder(name) / "meta.json").read_text())
-        return meta["fingerprint"] == fingerprint(name) and split_file(name).is_file()
+        meta = _meta(name)
+        return (
+            meta["fingerprint"] == fingerprint(name)
+            and {"split", "images"} <= meta.keys()  # older caches have no digest of the split file
+            and split_file(name).is_file()
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
+def _meta(name: str) -> dict[str, Any]:
+    return read_json(folder(name) / "meta.json", "Make it again: cocoop data build")
+
+
 def images(name: str) -> dict[str, dict[str, str]]:
     """What is known of each image of a made dataset, by file: icon, house, medium, digest."""
-    return json.loads((folder(name) / "meta.json").read_text())["images"]
+    return _meta(name)["images"]
 
 
 def damage(name: str) -> list[str]:
@@ -274,10 +283,9 @@ def damage(name: str) -> list[str]:
 
 
 def _digests(name: str) -> dict[Path, str]:
-    meta = json.loads((folder(name) / "meta.json").read_text())
+    meta = _meta(name)
     digests = {f"images/{file}": entry["sha256"] for file, entry in meta["images"].items()}
-    if "split" in meta:  # older caches lack it
-        digests[split_file(name).name] = meta["split"]
+    digests[split_file(name).name] = meta["split"]
     return {folder(name) / file: digest for file, digest in digests.items()}
 
 
@@ -352,7 +360,7 @@ def _fill(partial: Path, name: str, parts: Plan, pool: ProcessPoolExecutor) -> N
     (partial / split_file(name).name).write_text(split)
     digest = hashlib.sha256(split.encode()).hexdigest()
     meta = {"fingerprint": fingerprint(name), "split": digest, "images": facts}
-    (partial / "meta.json").write_text(json.dumps(meta))
+    write_json(partial / "meta.json", meta)
 
 
 def base(name: str) -> str:
