@@ -1,6 +1,7 @@
 """Tables: the paper's settings, means, intervals, verdicts, and the command that makes them."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from cocoop_tutorial.experiments.methods import METHODS
 from cocoop_tutorial.experiments.protocols import halves, transfers
 from cocoop_tutorial.experiments.worlds import EMBEDDED, PAPER
 from cocoop_tutorial.results import results_folder
+
+BOOK = Path(__file__).parents[2] / "book"
 
 
 def test_settings_are_the_papers() -> None:
@@ -234,7 +237,9 @@ RECORDED = [name for name in tables.TABLES if (results_folder() / f"{name}.json"
 
 
 def test_what_chapters_read_is_recorded() -> None:
-    assert {"table1", "table4"} <= set(RECORDED)
+    book = " ".join(path.read_text() for path in BOOK.glob("*.ipynb"))
+    read = set(re.findall(r'recorded\(\\"(\w+)', book)) & set(tables.TABLES)
+    assert {"table1", "table2", "table3", "table4"} <= read <= set(RECORDED)
 
 
 @pytest.mark.parametrize("name", RECORDED)
