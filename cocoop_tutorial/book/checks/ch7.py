@@ -16,11 +16,11 @@ def check_average(average: Callable[[Mapping[str, float], str], float]) -> None:
         got = float(average(accuracies, source))
         whole = sum(accuracies.values()) / len(accuracies)
         assert not isclose(got, whole), (
-            f"{got} is the mean with the source {source!r} in it. The source is no target: "
+            f"{got} is the mean with the source {source!r} in it. The source is no target, so "
             "leave it out."
         )
         assert isclose(got, wanted), f"You get {got} for {accuracies} and {source!r}, not {wanted}."
-    print("passed: the mean over the targets, without the source")
+    print("passed: this is the mean over the targets, without the source")
 
 
 def check_shared(shared: Callable[[list[str], list[str]], Iterable[str]]) -> None:
@@ -28,7 +28,7 @@ def check_shared(shared: Callable[[list[str], list[str]], Iterable[str]]) -> Non
     source = ["Golden Retriever", "tennis_ball", "fire truck"]
     target = ["pug", "golden retriever", "Tennis-Ball", "truck"]
     got = set(shared(list(source), list(target)))
-    assert "truck" not in got, '"truck" and "fire truck" are two classes: compare whole names.'
+    assert "truck" not in got, '"truck" and "fire truck" are two classes, so compare whole names.'
     wanted = {"golden retriever", "Tennis-Ball"}
     assert not got - set(target), (
         f"{sorted(got - set(target))} are not spelled as the target spells them. Tidy the names "
@@ -39,7 +39,7 @@ def check_shared(shared: Callable[[list[str], list[str]], Iterable[str]]) -> Non
         "underscores should not count."
     )
     assert not set(shared(["a"], ["b"])), "Two lists without a common name share nothing."
-    print("passed: shared names found, however they are spelled")
+    print("passed: it finds the shared names, however they are spelled")
 
 
 def check_sign_test(sign_test: Callable[[int, int], float]) -> None:
@@ -51,12 +51,12 @@ def check_sign_test(sign_test: Callable[[int, int], float]) -> None:
             f"sign_test({ahead}, {n}) gives {got:.4f}, which counts one side only. A coin that "
             f"shows {n - ahead} heads would have surprised you as much."
         )
-        assert got <= 1, f"sign_test({ahead}, {n}) gives {got:.4f}: no probability is above 1."
+        assert got <= 1, f"sign_test({ahead}, {n}) gives {got:.4f}, but no probability is above 1."
         assert isclose(got, wanted, abs_tol=1e-5), (
             f"sign_test({ahead}, {n}) gives {got:.4f}, not {wanted:.4f}. Add up the binomial "
             "probabilities of all counts at least as far from n / 2."
         )
-    print("passed: two-sided, from the binomial distribution")
+    print("passed: the probability is two-sided and comes from the binomial distribution")
 
 
 def check_nearness(nearness: Callable[[Tensor, Tensor], Any]) -> None:
@@ -66,13 +66,13 @@ def check_nearness(nearness: Callable[[Tensor, Tensor], Any]) -> None:
     cosines = F.normalize(target, dim=1) @ F.normalize(source, dim=1).T  # [T, S]
     wanted, got = cosines.amax(dim=1).mean().item(), float(nearness(source, target))
     assert not isclose(got, cosines.amax(dim=0).mean().item(), abs_tol=1e-4), (
-        "You looked for the nearest target class of each source class. Ask the other way round."
+        "You looked for the nearest target class of each source class. Do it the other way round."
     )
     assert not isclose(got, cosines.mean().item(), abs_tol=1e-4), (
         "You averaged over all pairs. Take the nearest source class of each target class first."
     )
     assert isclose(got, wanted, abs_tol=1e-4), (
-        f"You get {got:.4f}, it should be {wanted:.4f}. Scale every vector to length 1, compare "
-        "all pairs, take the largest cosine for each target class, then the mean."
+        f"You get {got:.4f}, but it should be {wanted:.4f}. Scale every vector to length 1, "
+        "compare all pairs, take the largest cosine for each target class, and then the mean."
     )
-    print("passed: the nearest source class of each target class, on average")
+    print("passed: this is the mean cosine of each target class with its nearest source class")

@@ -13,15 +13,15 @@ def check_by_group(by_group: Callable[[list[bool], list[str]], Mapping[str, floa
     """Exercise 1: `by_group(correct, groups)` gives the accuracy (%) of each group."""
     correct, groups = [True, False, True, True, False, True], ["a", "a", "b", "b", "b", "c"]
     got = {k: float(v) for k, v in dict(by_group(list(correct), list(groups))).items()}
-    assert set(got) == {"a", "b", "c"}, f"There are groups a, b and c; you have {sorted(got)}."
+    assert set(got) == {"a", "b", "c"}, f"There are groups a, b and c, but you have {sorted(got)}."
     wanted = {"a": 50.0, "b": 200 / 3, "c": 100.0}
     for name, value in wanted.items():
         assert not isclose(got[name], value / 100), "Give accuracies in percent."
         assert isclose(got[name], value), (
-            f"Group {name!r} has {value:.1f}% right answers, you say {got[name]:.1f}. Divide by "
-            "the images of the group."
+            f"Group {name!r} has {value:.1f}% right answers, but you say {got[name]:.1f}. "
+            "Divide by the number of images of the group."
         )
-    print("passed: the accuracy of each group, over its own images")
+    print("passed: each accuracy is over the images of its own group")
 
 
 def check_among(among: Callable[[Tensor, Tensor, Sequence[int]], Any]) -> None:
@@ -42,10 +42,10 @@ def check_among(among: Callable[[Tensor, Tensor, Sequence[int]], Any]) -> None:
     )
     assert not isclose(got, 0.6, abs_tol=1e-5), "Give the accuracy in percent."
     assert isclose(got, 60.0, abs_tol=1e-3), (
-        f"You get {got:.1f}%, it should be 60.0%. After columns are taken away, argmax counts the "
-        "columns that are left: translate it back to a class."
+        f"You get {got:.1f}%, but it should be 60.0%. After columns are removed, argmax counts "
+        "the columns that are left, so translate it back to a class."
     )
-    print("passed: fewer images and fewer names")
+    print("passed: only the images and the names of these classes are kept")
 
 
 Interval = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[float, float]]
@@ -62,17 +62,18 @@ def check_interval(interval: Interval) -> None:
     )
     better = np.where(np.arange(40) % 2, 9, 3)  # 2 of 10 images more, in every other class
     low, high = interval(better, right, images)
-    assert low < high, "The low end comes first, and the two ends differ."
-    assert low <= 10 <= high, f"The difference is 10 points, outside your [{low:.1f}, {high:.1f}]."
+    assert low < high, "The low end comes first, and the two ends should differ."
+    assert low <= 10 <= high, f"The difference, 10 points, is outside your [{low:.1f}, {high:.1f}]."
     wanted = 2 * 1.96 * 10 / np.sqrt(40)  # each class is 0 or 20 points better, half of them each
     assert abs(high - low - wanted) < 1.2, (
-        f"Your interval is {high - low:.1f} points wide, it should be near {wanted:.1f}. Draw as "
-        "many classes as there are, with replacement, and take the 2.5% and 97.5% quantiles."
+        f"Your interval is {high - low:.1f} points wide, but it should be near {wanted:.1f}. Draw "
+        "as many classes as there are, with replacement, and take the 2.5% and 97.5% quantiles."
     )
     sizes = np.array([100] * 10 + [10] * 30)
     low, high = interval(sizes * 3 // 5, sizes // 2, sizes)
     assert abs(low - 10) < 1e-6 and abs(high - 10) < 1e-6, (
-        f"Every class is 10 points better, so every draw is; your interval is [{low:.1f}, "
-        f"{high:.1f}]. Add up right answers and images of the drawn classes, then divide."
+        "Every class is 10 points better, so every draw is as well, but your interval is "
+        f"[{low:.1f}, {high:.1f}]. Add up the right answers and the images of the drawn classes, "
+        "then divide."
     )
     print("passed: classes are drawn, and both methods see the same ones")
