@@ -12,6 +12,7 @@ from cocoop_tutorial.experiments.tables import table
 from cocoop_tutorial.results import load_result
 
 PAPERS = {"table2": "table2_cross_dataset", "table3": "table3_domain_generalization"}
+GROUPS = {"shots": ["shots"], "search": ["batch_size", "lr"]}  # tables with means for each of them
 
 
 def as_rows(rows: pd.DataFrame) -> list[dict]:
@@ -40,8 +41,8 @@ def show(name: str, rows: pd.DataFrame, as_json: bool = False) -> str:
     """
     if as_json:
         return json.dumps(as_rows(rows), indent=1)
-    by = [c for c in ("shots", "batch_size", "lr") if name in ("shots", "search")]
-    parts = rows.groupby(by, dropna=False) if by else [((), rows)]
+    by = GROUPS.get(name, [])
+    parts = rows.groupby(by) if by else [((), rows)]
     found = {key: means(part) for key, part in parts}
     text = pd.concat(found, names=by) if by else found[()]
     text = text.rename(index=label, level="method") if by else text.rename(index=label)

@@ -11,7 +11,7 @@ import pytest
 
 from cocoop_tutorial import save_result
 from cocoop_tutorial.errors import DataError, MissingDataError, UnknownNameError
-from cocoop_tutorial.experiments import claims, summary, tables, tuning
+from cocoop_tutorial.experiments import claims, report, summary, tables, tuning
 from cocoop_tutorial.experiments.methods import METHODS
 from cocoop_tutorial.experiments.protocols import halves, transfers
 from cocoop_tutorial.experiments.worlds import EMBEDDED, PAPER
@@ -250,3 +250,13 @@ def test_recorded_tables_are_whole(name: str) -> None:
     keys = ["dataset", "method", "seed", "shots"]
     there = set(rows[keys].itertuples(index=False, name=None))
     assert there == {(r.dataset, r.method, r.seed, r.shots) for r in runs}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_tables_can_be_shown(name: str) -> None:
+    rows = summary.recorded(name)
+    text = report.show(name, rows)
+    assert text.startswith(tables.table(name).title)
+    assert all(summary.label(method) in text for method in tables.table(name).methods)
+    runs = json.loads(report.show(name, rows, as_json=True))
+    assert {row["method"] for row in runs} == set(tables.table(name).methods)
