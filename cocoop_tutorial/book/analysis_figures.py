@@ -62,8 +62,9 @@ def behind_figure(new: Mapping[str, pd.Series]) -> Figure:
         The figure.
     """
     rows = max(len(gaps) for gaps in new.values())
-    fig, axes = figure(len(new), 1, figsize=(5.2, 0.24 * rows * len(new) + 1.2), sharex=True)
-    for ax, (world, gaps) in zip(axes, new.items(), strict=True):
+    size = 5.2, 0.24 * rows * len(new) + 1.2
+    fig, axes = figure(len(new), 1, figsize=size, sharex=True, squeeze=False)
+    for ax, (world, gaps) in zip(axes.flat, new.items(), strict=True):
         gaps = gaps.sort_values()[::-1]
         hues = [colour("CoCoOp") if gap > 0 else VERDICTS["does not hold here"][0] for gap in gaps]
         ax.barh(gaps.index, gaps, color=hues)
@@ -71,7 +72,7 @@ def behind_figure(new: Mapping[str, pd.Series]) -> Figure:
         ax.tick_params(axis="y", labelsize=8)
         ax.set_title(f"{world}: behind CLIP on {(gaps < 0).sum()} of {len(gaps)}", loc="left")
         ax.grid(axis="y", visible=False)
-    axes[-1].set_xlabel("CoCoOp minus CLIP on new classes (points)")
+    axes.flat[-1].set_xlabel("CoCoOp minus CLIP on new classes (points)")
     return fig
 
 
