@@ -61,7 +61,7 @@ def flip_book(
     wide = {"description_width": "initial"}
     turn = ipywidgets.SelectionSlider(options=values, index=first, description=slider, style=wide)
     choose = ipywidgets.ToggleButtons(options=list(books), description=buttons, style=wide)
-    choose.style.button_width = "3.5em"
+    choose.style.button_width = f"{2.5 + 0.7 * max(map(len, books)):.1f}em"  # or "base" is cut off
     stacks = []
     for pages in books.values():
         stack = ipywidgets.Stack([ipywidgets.HTML(pages[v]) for v in values], selected_index=first)
