@@ -31,7 +31,7 @@ def test_every_known_prompt_is_answered(visit: Visitor, width: int) -> None:
         order = (texts[t * len(names) : (t + 1) * len(names)] @ images[picture]).argsort()[::-1]
         said = status.inner_text()
         assert said.startswith(f"Answer: {names[order[0]]}. ")
-        assert f"place {order.tolist().index(k) + 1} of {len(names)}. " in said
+        assert f"ranks {order.tolist().index(k) + 1} of {len(names)}. " in said
         assert f"“{template}”" in said
         assert root.locator("[data-offer]").is_hidden()
         seen.add(said)
