@@ -195,9 +195,7 @@ def _log_axis(ax: Axes, x: str, ticks: Sequence[int]) -> None:
     ax.set(xlabel=x)
 
 
-def dataset_pages(
-    tables: Mapping[str, pd.DataFrame], buttons: str = "classes"
-) -> ipywidgets.VBox:
+def dataset_pages(tables: Mapping[str, pd.DataFrame], buttons: str = "classes") -> ipywidgets.VBox:
     """Bars of every data set, to leaf through: a slider turns to a data set, buttons to a table.
 
     Args:

@@ -74,9 +74,7 @@ def tell(claim: Claim, folder: Path | None = None) -> Difference:
     return difference(rows, claim.first, claim.second, claim.on)
 
 
-def told(
-    claims: tuple[Claim, ...] = CLAIMS, folder: Path | None = None
-) -> dict[Claim, Difference]:
+def told(claims: tuple[Claim, ...] = CLAIMS, folder: Path | None = None) -> dict[Claim, Difference]:
     """What is recorded of the claims; those whose result file is not there are left out."""
     found = {}
     for claim in claims:

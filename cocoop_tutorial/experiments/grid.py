@@ -105,9 +105,10 @@ def make(clip: FrozenCLIP, runs: Sequence[Run], how: How | None = None) -> list[
     todo, same = [part for part in todo if part], weights_digest(clip.model)
     _at_hand[clip.name] = clip
     jobs = how.jobs or (1 if clip.device.type == "cuda" else cpu_count())
+    todo = spread(todo, jobs, how)
     jobs = max(min(jobs, len(todo)), 1)  # more would have nothing to do
     task = delayed(_finish)
-    total = sum(cost(run, how.root) for part in todo for run in part)
+    total = sum(_total(part, how) for part in todo)
     with processes(how.engine, jobs) as parallel, _bar(total) as progress:
         where = clip.name, str(clip.device), clip.precision, same, how.root
         for part, found in parallel(task(*where, part) for part in todo):
@@ -125,7 +126,36 @@ def group(runs: Sequence[Run], how: How, most: int = MOST) -> list[list[Run]]:
     for run in runs:
         alike[run.company() if run.config else (run.dataset, run.method)].append(run)
     groups = [part[k : k + most] for part in alike.values() for k in range(0, len(part), most)]
-    return sorted(groups, key=lambda part: -sum(cost(run, how.root) for run in part))
+    return sorted(groups, key=lambda part: -_total(part, how))
+
+
+def spread(groups: Sequence[list[Run]], jobs: int, how: How) -> list[list[Run]]:
+    """Halves the longest groups until none is more than half of one process's share of the work.
+
+    Otherwise one process could still be busy with a long group after the others have ended.
+
+    Args:
+        groups: As `group` gives them, without the runs that are there.
+        jobs: Processes; one takes the groups as they are.
+        how: Where the data is.
+
+    Returns:
+        The same runs, in groups that end last first.
+    """
+    bound = sum(_total(part, how) for part in groups) / (2 * jobs)
+    done, waiting = [], list(groups)
+    while waiting:
+        part = waiting.pop()
+        half = len(part) // 2
+        if jobs > 1 and half and _total(part, how) > bound:
+            waiting += [part[:half], part[half:]]
+        else:
+            done.append(part)
+    return sorted(done, key=lambda part: -_total(part, how))
+
+
+def _total(runs: Sequence[Run], how: How) -> float:
+    return sum(cost(run, how.root) for run in runs)
 
 
 def cost(run: Run, root: Path | None) -> float:

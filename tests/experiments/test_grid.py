@@ -111,6 +111,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path, list[runs
     return run, folder / f"{digest(clip, run)}.json", rows
 
 
+def test_long_groups_are_halved_for_many_processes() -> None:
+    how, seeds = How(), tuple(range(1, 7))
+    wanted = [*some("cocoop", seeds=seeds), *some("coop", seeds=(1, 2, 3)), *some("clip")]
+    groups = grid.group(wanted, how)
+    assert sorted(map(len, groups)) == [2, 3, 6]
+    assert grid.spread(groups, 1, how) == groups
+    for jobs in (2, 4, 100):
+        parts = grid.spread(groups, jobs, how)
+        assert {run for part in parts for run in part} == set(wanted)
+        assert sum(map(len, parts)) == len(wanted)
+        costs = [sum(grid.cost(run, None) for run in part) for part in parts]
+        assert costs == sorted(costs, reverse=True)
+        limit = sum(costs) / (2 * jobs)
+        assert all(len(p) == 1 or c <= limit for p, c in zip(parts, costs, strict=True))
+
+
 def test_a_damaged_file_is_named(made: tuple[Run, Path, list[runs.Row]]) -> None:
     run, file, rows = made
     whole = file.read_bytes()
