@@ -29,9 +29,9 @@ from cocoop_tutorial.training.config import TrainConfig
 WORDS = "a photo of a"  # the paper's first words, for every data set
 COOP = TrainConfig(epochs=200, batch_size=32)  # CoCoOp (2203.05557), section 4
 COCOOP = TrainConfig(epochs=10, batch_size=1)
-# The longest context that leaves room for every class name of the icons in icon-clip's 32 tokens.
-# The paper's is 60, which gives CoOp as many parameters as CoCoOp; here that would need 42.
-LONGEST = 23
+# The paper's bigger CoOp has 60 vectors, about as many parameters as CoCoOp. In the embedded world
+# that would need 42, but only 23 leave room for every class name in icon-clip's 32 tokens.
+LONGEST, PAPERS_LONGEST = 23, 60
 
 
 def hand_written(clip: FrozenCLIP, data: Dataset) -> ZeroShotCLIP:
@@ -124,6 +124,7 @@ METHODS = {
     "coop-16": _learner("CoOp, 16 random", COOP, CoOp, n_ctx=16, ctx_init=None),
     "cocoop-16": _learner("CoCoOp, 16 random", COCOOP, CoCoOp, n_ctx=16, ctx_init=None),
     "coop-big": _learner(f"CoOp, {LONGEST} random", COOP, CoOp, n_ctx=LONGEST, ctx_init=None),
+    "coop-60": _learner("CoOp, 60 random", COOP, CoOp, n_ctx=PAPERS_LONGEST, ctx_init=None),
 }
 
 

@@ -79,6 +79,7 @@ class Table:
         runs: The runs that it needs.
         keep: Which of their rows it holds.
         fixed: What cannot be asked of it, by the names of `Asked`.
+        papers: Those it compares in the paper's world, if they are others.
     """
 
     title: str
@@ -86,6 +87,11 @@ class Table:
     runs: Callable[[Asked], list[Run]]
     keep: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
     fixed: tuple[str, ...] = ()
+    papers: tuple[str, ...] = ()
+
+    def compared_in(self, here: World) -> tuple[str, ...]:
+        """The methods that it compares in a world."""
+        return (self.papers if here.name == PAPER.name else ()) or self.methods
 
 
 def base_runs(asked: Asked) -> list[Run]:
@@ -166,7 +172,8 @@ TABLES = {
     ),
     "table4": Table("Class-incremental test", MAIN, base_runs, together, ("source",)),
     "table5": Table(
-        "A bigger CoOp", ("coop", "coop-big", "cocoop"), base_runs, two_halves, ("source",)
+        "A bigger CoOp", ("coop", "coop-big", "cocoop"), base_runs, two_halves, ("source",),
+        papers=("coop", "coop-60", "cocoop"),
     ),
     "init": Table(
         "First words", ("coop", "cocoop", *RANDOM), base_runs, two_halves, ("source",)
@@ -240,7 +247,7 @@ def reproduce(
         torch.set_num_threads(1)  # so that sums are added in the same order in every process
     check(name, asked)
     wanted = table(name)
-    every = replace(asked, methods=asked.methods or wanted.methods)
+    every = replace(asked, methods=asked.methods or wanted.compared_in(asked.world))
     rows = wanted.keep(frame(make(clip, asked.shortened(wanted.runs(every)), how)))
     if out or asked.whole:
         save_result(name + suffix(asked.world), rows, None, asked.seeds, clip.device, out)

@@ -55,6 +55,9 @@ def test_every_table_has_its_runs() -> None:
         made = wanted.runs(asked)
         assert made and len(made) == len(set(made))
         assert {run.method for run in made} == set(wanted.methods)
+    assert tables.table("table5").compared_in(EMBEDDED) == ("coop", "coop-big", "cocoop")
+    assert tables.table("table5").compared_in(PAPER) == ("coop", "coop-60", "cocoop")
+    assert METHODS["coop-60"].options["n_ctx"] == 60
     source = tables.table("table2").runs(tables.Asked(EMBEDDED, EMBEDDED.datasets, (1,), ("coop",)))
     assert [run.dataset for run in source] == [EMBEDDED.source]
     assert set(source[0].targets) == {*EMBEDDED.datasets, *EMBEDDED.shifts}
