@@ -85,6 +85,23 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"There are: {shown}."
 
 
+def check_known(kind: str, name: str, known: Iterable[str]) -> str:
+    """Returns the name if it exists.
+
+    Args:
+        kind: What it names, for the message: "backbone", "table".
+        name: The name that was given.
+        known: The names that exist.
+
+    Raises:
+        UnknownNameError: There is none; the message suggests similar names.
+    """
+    known = list(known)
+    if name not in known:
+        raise UnknownNameError(f"Unknown {kind} {name!r}. {suggest(str(name), known)}")
+    return name
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message without its full stop, or the name of its class."""
     lines = str(error).strip().splitlines()

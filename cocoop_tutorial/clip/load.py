@@ -22,6 +22,7 @@ from cocoop_tutorial.errors import (
     DeviceError,
     MissingDataError,
     UnknownNameError,
+    check_known,
     first_line,
     suggest,
 )
@@ -114,8 +115,7 @@ def _device(device: str | torch.device | None) -> torch.device:
 
 def _check_precision(precision: str, device: torch.device) -> None:
     """Tries a small convolution, matrix product and softmax in the precision."""
-    if precision not in PRECISIONS:
-        raise UnknownNameError(f"Unknown precision {precision!r}. {suggest(precision, PRECISIONS)}")
+    check_known("precision", precision, PRECISIONS)
     x = torch.ones(1, 4, 8, 8, dtype=DTYPES[Precision(precision).of_weights], device=device)
     try:
         # GPUs older than Ampere only emulate bfloat16, which is many times slower than float32.

@@ -23,9 +23,8 @@ from cocoop_tutorial.errors import (
     DataError,
     SettingError,
     TrainingError,
-    UnknownNameError,
+    check_known,
     needs_extra,
-    suggest,
 )
 from cocoop_tutorial.experiments.runs import Row, Run, data_digest, digest, finish, is_row
 from cocoop_tutorial.files import cache_root, check_folder, read_json, write_json
@@ -67,7 +66,7 @@ class How:
         i, n = (check_whole("shard", number) for number in self.shard)
         if i > n:
             raise SettingError(f"There is no shard {i} of {n}. Count from 1.")
-        check_engine(self.engine)
+        check_known("engine", self.engine, ENGINES)
 
     @property
     def cells(self) -> Path:
@@ -194,17 +193,6 @@ def _finish(
     return runs, finish(clip, runs, root)
 
 
-def check_engine(engine: str) -> str:
-    """Returns the engine's name if it exists.
-
-    Raises:
-        UnknownNameError: No such engine.
-    """
-    if engine not in ENGINES:
-        raise UnknownNameError(f"Unknown engine {engine!r}. {suggest(str(engine), ENGINES)}")
-    return engine
-
-
 @contextlib.contextmanager
 def processes(engine: str, jobs: int) -> Iterator[Parallel]:
     """Processes of joblib, which hand back each result as soon as it is there.
@@ -220,7 +208,7 @@ def processes(engine: str, jobs: int) -> Iterator[Parallel]:
         MissingDataError: Dask is not installed.
     """
     jobs = min(jobs, cpu_count())  # more would only take memory
-    if check_engine(engine) == "local":
+    if check_known("engine", engine, ENGINES) == "local":
         yield Parallel(n_jobs=jobs, return_as="generator_unordered")
         return
     with needs_extra("cluster"):

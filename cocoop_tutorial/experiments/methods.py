@@ -15,7 +15,7 @@ from cocoop_tutorial.clip.features import image_features
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.datasets.icons.making import base
 from cocoop_tutorial.datasets.splits import Dataset
-from cocoop_tutorial.errors import UnknownNameError, suggest
+from cocoop_tutorial.errors import check_known
 from cocoop_tutorial.experiments.controls import NoiseCoCoOp, ZeroStartCoCoOp
 from cocoop_tutorial.experiments.templates import for_dataset
 from cocoop_tutorial.models.cocoop import CoCoOp
@@ -134,6 +134,4 @@ def method(name: str) -> Method:
     Raises:
         UnknownNameError: There is none; the message suggests similar names.
     """
-    if name not in METHODS:
-        raise UnknownNameError(f"Unknown method {name!r}. {suggest(name, METHODS)}")
-    return METHODS[name]
+    return METHODS[check_known("method", name, METHODS)]

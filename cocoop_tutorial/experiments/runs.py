@@ -22,7 +22,7 @@ from cocoop_tutorial.clip.identity import weights_digest
 from cocoop_tutorial.datasets import icons
 from cocoop_tutorial.datasets.load import load_dataset
 from cocoop_tutorial.datasets.splits import Dataset, base_new, few_shot
-from cocoop_tutorial.errors import UnknownNameError, suggest
+from cocoop_tutorial.errors import check_known
 from cocoop_tutorial.evaluation.accuracy import Evaluation, evaluate
 from cocoop_tutorial.experiments.controls import other_pis, sizes
 from cocoop_tutorial.experiments.methods import method
@@ -79,10 +79,7 @@ class Run:
         object.__setattr__(self, "seed", check_seed(self.seed))
         object.__setattr__(self, "shots", check_whole("shots", self.shots))
         object.__setattr__(self, "targets", tuple(self.targets))
-        if self.subset not in SUBSETS:
-            raise UnknownNameError(
-                f"Unknown subset {self.subset!r}. {suggest(str(self.subset), SUBSETS)}"
-            )
+        check_known("subset", self.subset, SUBSETS)
         method(self.method)
 
     def facts(self) -> Row:

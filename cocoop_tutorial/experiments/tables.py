@@ -13,7 +13,7 @@ import torch
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
 from cocoop_tutorial.datasets.load import load_dataset
-from cocoop_tutorial.errors import SettingError, UnknownNameError, suggest
+from cocoop_tutorial.errors import SettingError, check_known
 from cocoop_tutorial.experiments.grid import How, make
 from cocoop_tutorial.experiments.methods import method
 from cocoop_tutorial.experiments.protocols import SEEDS, at_shots, frame, halves, transfers
@@ -201,9 +201,7 @@ def table(name: str) -> Table:
     Raises:
         UnknownNameError: There is none; the message suggests similar names.
     """
-    if name not in TABLES:
-        raise UnknownNameError(f"Unknown table {name!r}. {suggest(name, TABLES)}")
-    return TABLES[name]
+    return TABLES[check_known("table", name, TABLES)]
 
 
 def check(name: str, asked: Asked) -> None:
@@ -291,8 +289,7 @@ def ask(
         SettingError: A seed that cannot be.
     """
     for name in (*datasets, *([] if source is None else [source])):
-        if name not in here.datasets:
-            raise UnknownNameError(f"Unknown data set {name!r}. {suggest(name, here.datasets)}")
+        check_known("data set", name, here.datasets)
     for name in methods:
         method(name)
     here = replace(here, source=source) if source else here

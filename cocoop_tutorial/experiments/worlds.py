@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from cocoop_tutorial.datasets import icons
 from cocoop_tutorial.datasets.imagenet import SHIFTS
 from cocoop_tutorial.datasets.paper import NAMES
-from cocoop_tutorial.errors import UnknownNameError, suggest
+from cocoop_tutorial.errors import check_known
 from cocoop_tutorial.experiments.methods import method
 from cocoop_tutorial.training.config import TrainConfig
 
@@ -64,6 +64,4 @@ def world(name: str) -> World:
     Raises:
         UnknownNameError: There is none.
     """
-    if name not in WORLDS:
-        raise UnknownNameError(f"Unknown world {name!r}. {suggest(name, WORLDS)}")
-    return WORLDS[name]
+    return WORLDS[check_known("world", name, WORLDS)]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.errors import PromptError
+from cocoop_tutorial.errors import PromptError, check_known
 from cocoop_tutorial.models.saving import Saveable
 from cocoop_tutorial.seeds import check_flag
-from cocoop_tutorial.text_encoder.encode import DEFAULT_ENCODER, check_encoder, encode_prompts
+from cocoop_tutorial.text_encoder.encode import DEFAULT_ENCODER, ENCODERS, encode_prompts
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts, initial_context
 
 
@@ -60,7 +60,8 @@ class PromptLearner(nn.Module, Saveable, ABC):
         allow_duplicates = check_flag("allow_duplicates", allow_duplicates)
         n_classes = len(classnames) if class_specific else None
         ctx = initial_context(clip, n_ctx, ctx_init, n_classes)
-        self.clip, self.ctx_init, self.encoder = clip, ctx_init, check_encoder(encoder)
+        self.clip, self.ctx_init = clip, ctx_init
+        self.encoder = check_known("encoder", encoder, ENCODERS)
         options = class_token_position, allow_duplicates, class_specific
         self.prompts = ClassPrompts(clip, classnames, ctx.shape[-2], *options)
         self.ctx = nn.Parameter(ctx)

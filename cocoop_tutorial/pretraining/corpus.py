@@ -17,7 +17,7 @@ import torch
 from cocoop_tutorial.datasets.icons import drawings as icon_drawings
 from cocoop_tutorial.datasets.icons import names, sources
 from cocoop_tutorial.datasets.icons.names import Drawing
-from cocoop_tutorial.errors import UnknownNameError, suggest
+from cocoop_tutorial.errors import check_known
 from cocoop_tutorial.seeds import check_seed
 
 STORED = 72  # pixels of a stored drawing: above the model's 64, for the poses zoom out
@@ -168,10 +168,8 @@ def hold_out(found: list[Drawing], share: float, without_house: str, seed: int) 
     concept is held out only where other houses draw it.
     """
     houses = {d.house for d in found}
-    if without_house and without_house not in houses:
-        raise UnknownNameError(
-            f"No pretraining house {without_house!r}. {suggest(without_house, houses)}"
-        )
+    if without_house:
+        check_known("pretraining house", without_house, houses)
     drawn_by: dict[str, set[str]] = {}
     for d in found:
         drawn_by.setdefault(d.concept, set()).add(d.house)

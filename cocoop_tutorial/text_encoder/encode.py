@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.errors import PromptError, UnknownNameError, suggest
+from cocoop_tutorial.errors import PromptError, check_known
 from cocoop_tutorial.text_encoder.packed.encode import encode_packed
 from cocoop_tutorial.text_encoder.prompts import ClassPrompts
 from cocoop_tutorial.text_encoder.reference import encode_reference, encode_truncated
@@ -21,17 +21,6 @@ ENCODERS: dict[str, Encoder] = {
     "packed": encode_packed,
 }
 DEFAULT_ENCODER = "packed"
-
-
-def check_encoder(encoder: str) -> str:
-    """Returns the encoder's name if it exists.
-
-    Raises:
-        UnknownNameError: No such encoder.
-    """
-    if encoder not in ENCODERS:
-        raise UnknownNameError(f"Unknown encoder {encoder!r}. {suggest(str(encoder), ENCODERS)}")
-    return encoder
 
 
 def encode_prompts(
@@ -60,7 +49,7 @@ def encode_prompts(
             f"The context is {list(context.shape)}, [B, K, M, D], but these prompts take K = "
             f"{contexts}. Build ClassPrompts with class_specific={not prompts.class_specific}."
         )
-    encode = ENCODERS[check_encoder(encoder)]
+    encode = ENCODERS[check_known("encoder", encoder, ENCODERS)]
     if not len(context):
         return context.new_zeros(0, len(prompts.classnames), clip.embed_dim)
     return encode(clip, context, prompts)

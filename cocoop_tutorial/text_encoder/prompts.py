@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cocoop_tutorial.classnames import check_classnames, clean_name
 from cocoop_tutorial.clip.frozen import FrozenCLIP
-from cocoop_tutorial.errors import PromptError, UnknownNameError, suggest
+from cocoop_tutorial.errors import PromptError, check_known
 from cocoop_tutorial.seeds import as_int
 
 TEMPLATE = "a photo of a {}."
@@ -149,11 +149,7 @@ class ClassPrompts(nn.Module):
             UnknownNameError: No such position.
         """
         super().__init__()
-        if class_token_position not in POSITIONS:
-            raise UnknownNameError(
-                f"Unknown class_token_position {class_token_position!r}. "
-                f"{suggest(str(class_token_position), POSITIONS)}"
-            )
+        check_known("class_token_position", class_token_position, POSITIONS)
         self.classnames = check_classnames(classnames, allow_duplicates)
         self.n_ctx, self.class_token_position = n_ctx, class_token_position
         self.allow_duplicates, self.class_specific = allow_duplicates, class_specific

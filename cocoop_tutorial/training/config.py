@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cocoop_tutorial.errors import TrainingError, UnknownNameError, suggest
+from cocoop_tutorial.errors import TrainingError, check_known
 from cocoop_tutorial.precision import PRECISIONS, Precision
 from cocoop_tutorial.seeds import as_int, check_seed
 
@@ -92,9 +92,8 @@ class TrainConfig:
                 object.__setattr__(self, name, plain(name, getattr(self, name)))
         object.__setattr__(self, "seed", check_seed(self.seed))
         for name, known in (("transform", TRANSFORMS), ("precision", PRECISIONS)):
-            value = getattr(self, name)
-            if value not in known and not (name == "precision" and value is None):
-                raise UnknownNameError(f"Unknown {name} {value!r}. {suggest(str(value), known)}")
+            if name != "precision" or self.precision is not None:
+                check_known(name, getattr(self, name), known)
 
     def resolved(self, method: str, precision: str) -> "TrainConfig":
         """Fills in what is None.
