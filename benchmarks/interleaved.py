@@ -18,6 +18,7 @@ from cocoop_tutorial import load_result
 from cocoop_tutorial.errors import MissingDataError
 from cocoop_tutorial.measure import Times, peak_bytes, saved_bytes, seconds
 from cocoop_tutorial.models.prompt_learner import PromptLearner
+from cocoop_tutorial.models.replay import RecordedScores
 from cocoop_tutorial.results import provenance
 from cocoop_tutorial.text_encoder.cost import text_operations, text_tokens
 from cocoop_tutorial.training.cuda_graph import RecordedPass
@@ -37,8 +38,8 @@ class Contender:
         encoder: "reference", "truncated" or "packed".
         features: `[B, E]`, normalised image features.
         labels: `[B]`.
-        recorded: Whether the training step is replayed from a CUDA graph; then there is no
-            inference pass.
+        recorded: Whether its passes are replayed from a CUDA graph; an inference pass only where
+            the library replays one.
         one_by_one: Whether each image has its own backward pass, because the graphs of all images
             do not fit in memory.
         facts: What is counted and measured, in the form in which it is saved.
@@ -47,6 +48,7 @@ class Contender:
         repeats: How many turns it takes.
         brief: Whether a step is so short that caches left by the other contenders slow it down.
         replay: The recorded step, from the first turn on.
+        scores: The same for inference.
     """
 
     model: PromptLearner
@@ -61,6 +63,7 @@ class Contender:
     repeats: int = 0
     brief: bool = True
     replay: RecordedPass | None = None
+    scores: RecordedScores | None = None
 
     def __post_init__(self) -> None:
         # Prompts that are the same for all images go through the text tower once.
@@ -88,11 +91,6 @@ class Contender:
         """What some images contribute to the mean loss."""
         logits = self.model.logits_from_features(self.features[rows])
         return F.cross_entropy(logits, self.labels[rows], reduction="sum") / len(self.labels)
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """What is measured."""
-        return KINDS[:1] if self.recorded else KINDS
 
     def train(self) -> None:
         """Forward and backward."""
@@ -124,8 +122,11 @@ class Contender:
     def inference(self) -> None:
         """Forward only."""
         self.model.encoder = self.encoder
+        score = self.model.logits_from_features
+        if self.recorded:
+            self.scores = score = self.scores or RecordedScores(self.model, len(self.features))
         with torch.no_grad():
-            self.numbers["logits"] = self.model.logits_from_features(self.features)
+            self.numbers["logits"] = score(self.features)
 
     def warm_up(self, least: int, most: int, budget: float) -> None:
         """Runs the first step: counts bytes, and decides from its time how often to repeat.
@@ -150,7 +151,7 @@ class Contender:
         In use, one step follows another of the same kind. So a brief step first runs once without
         being timed, because it has to refill the caches that another contender's turn has used.
         """
-        for kind in self.kinds:
+        for kind in KINDS:
             step = getattr(self, kind)
             if len(self.times[kind]) > turn:
                 continue
@@ -193,7 +194,7 @@ def compete(
             if turn < contender.repeats:
                 contender.run(turn)
     for contender in running:
-        for kind in contender.kinds:
+        for kind in KINDS:
             contender.facts[kind] = Times.of(contender.times[kind]).as_dict()
 
 

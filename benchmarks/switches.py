@@ -53,7 +53,7 @@ class Switch:
     def turn(self) -> None:
         """A training step and an inference pass."""
         with self.change():
-            for kind in self.contender.kinds:
+            for kind in KINDS:
                 run = getattr(self.contender, kind)
                 self.times[kind].append(seconds(run, self.contender.features.device))
 
@@ -136,8 +136,7 @@ def measure_size(
         for switch in working:
             switch.turn()
     for switch in working:
-        kinds = switch.contender.kinds
-        switch.facts |= {kind: Times.of(switch.times[kind]).as_dict() for kind in kinds}
+        switch.facts |= {kind: Times.of(switch.times[kind]).as_dict() for kind in KINDS}
         plain = running[AS_IT_IS].contender
         switch.facts["differences"] = differences(switch.contender, plain)
     found = {name: switch.facts for name, switch in running.items()}

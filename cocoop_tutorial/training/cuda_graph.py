@@ -3,22 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from cocoop_tutorial import distributed
-from cocoop_tutorial.clip.identity import settled_weights
 from cocoop_tutorial.models.prompt_learner import PromptLearner
-from cocoop_tutorial.text_encoder.cost import text_tokens
-from cocoop_tutorial.text_encoder.packed.tower import unsupported_reason
+from cocoop_tutorial.models.replay import can_be_recorded, record
 from cocoop_tutorial.training.batches import Batch
 from cocoop_tutorial.training.config import TrainConfig
-
-WARM_UPS = 2  # libraries choose their kernels and build their workspaces before the recording
-# Passes over more tokens are not recorded: their kernels take longer than Python needs to start
-# them, and a recording holds its memory for the whole run.
-MAX_RECORDED_TOKENS = 2**14
 
 
 class RecordedPass:
@@ -56,20 +48,8 @@ class RecordedPass:
             backward(loss)
             return output
 
-        # The first run compares the weights' values, which the recording cannot wait for.
-        with torch.cuda.device(inputs[0].device), settled_weights():
-            self.inputs = [x.clone() for x in inputs]
-            # A stream of its own: recordings on one stream would share cuBLAS's workspace, which
-            # some versions of PyTorch free with the first of them (its issue 193402).
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UPS):
-                    run()
-            torch.cuda.current_stream().wait_stream(stream)
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, stream=stream):
-                self.output = run()
+        self.inputs = [x.clone() for x in inputs]
+        self.graph, self.output = record(run, inputs[0].device)
         self.gradients = [(parameter, own[name].grad) for name, parameter in trained.items()]
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -119,11 +99,5 @@ class RecordedSteps:
 
     def _can_record(self, images: int) -> bool:
         model, config = self.model, self.config
-        on_gpu = model.clip.device.type == "cuda" and not distributed.active()
-        if not (config.cuda_graph and on_gpu) or (config.micro_batch or images) < images:
-            return False
-        # The other encoders ask the GPU for lengths, which a recording cannot.
-        packed = model.encoder == "packed" and unsupported_reason(model.clip) is None
-        contexts = images if model.image_conditioned else 1
-        tokens, _ = text_tokens(model.prompts, contexts, "packed")
-        return packed and model.can_be_recorded and tokens <= MAX_RECORDED_TOKENS
+        whole = (config.micro_batch or images) >= images and not distributed.active()
+        return config.cuda_graph and whole and can_be_recorded(model, images)

@@ -78,8 +78,8 @@ def test_quick_run_and_what_is_read_from_it(
 def test_a_replay_is_the_same_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     options = ("--quick", "--only", "3x2", "--repeats", "2")
     (cell,) = bench(monkeypatch, tmp_path, *options, device="cuda")["data"]["cells"]
-    assert cell["methods"]["replayed"]["differences"] == {"gradients": 0}
-    assert "inference" not in cell["methods"]["replayed"]
+    assert cell["methods"]["replayed"]["differences"] == {"gradients": 0, "logits": 0}
+    assert cell["methods"]["replayed"]["inference"]["median"] > 0
     assert cell["coop"]["replayed"]["train"]["median"] > 0
 
 
