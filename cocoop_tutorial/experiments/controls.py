@@ -75,7 +75,8 @@ class Fed(nn.Module):
 
 def with_context(model: PromptLearner, context: Tensor) -> CoOp:
     """A CoOp of the same classes with this context `[M, D]`: a pi that is fixed makes a CoOp."""
-    fixed = CoOp(model.clip, model.classnames, n_ctx=len(context))
+    allowed = model.prompts.allow_duplicates
+    fixed = CoOp(model.clip, model.classnames, n_ctx=len(context), allow_duplicates=allowed)
     fixed.load_prompt_state({"ctx": context})
     return fixed
 

@@ -37,11 +37,12 @@ class MetaNet(nn.Module):
         """Computes pi.
 
         Args:
-            features: `[B, E]`, L2-normalised image features.
+            features: `[B, E]`, L2-normalised image features, in any precision.
 
         Returns:
             `[B, D]`.
         """
+        features = features.to(self.linear1.weight.dtype)  # a backbone in half precision gives half
         return self.linear2(F.relu(self.linear1(features)))
 
 
@@ -98,7 +99,6 @@ class CoCoOp(PromptLearner):
         Returns:
             `[B, M, D]`. CoCoOp (2203.05557), section 3.2.
         """
-        features = features.to(self.ctx.dtype)
         if self.separate_meta_nets:
             pi = torch.stack([net(features) for net in self.meta_net], dim=1)  # [B, M, D]
         else:

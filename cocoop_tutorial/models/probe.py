@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +41,10 @@ class LinearProbe(ShotClassifier):
         super().__init__(clip, classnames, shots[1])
         if len(self.classnames) < 2 or not len(val[1]):
             raise DataError("A linear probe needs two classes and some val images.")
-        fit_on, choose_on = ([np.asarray(x.cpu()) for x in part] for part in (shots, val))
+        fit_on, choose_on = (
+            (features.float().cpu().numpy(), labels.cpu().numpy())  # NumPy does not know bfloat16
+            for features, labels in (shots, val)
+        )
         probes = [LogisticRegression(C=strength, max_iter=1000) for strength in STRENGTHS]
         with threadpool_limits(1):  # threads would wait for one another: the matrices are small
             best = max(probes, key=lambda probe: probe.fit(*fit_on).score(*choose_on))

@@ -245,6 +245,14 @@ def test_a_conditional_prompt_is_also_scored_with_other_pis() -> None:
     assert sizes["mean"] > 0 and sizes["image"] > 0
 
 
+def test_every_method_is_scored_in_half_precision() -> None:
+    clip = load_clip("icon-clip", device="cpu", precision="bf16")
+    for name in METHODS.keys() - {"coop-60"}:  # which needs CLIP's longer captions
+        rows = frame(runs.finish(clip, some(name, seeds=(1,)), None)[0])
+        assert rows.accuracy.dropna().between(0, 100).all(), name
+        assert set(rows.split) >= {"base"}, name
+
+
 def test_the_way_is_scored_too() -> None:
     run = some("coop", seeds=(1,), config=replace(SHORT, epochs=6))
     rows = pd.DataFrame(runs.finish(small_clip("resnet"), run, None)[0])
