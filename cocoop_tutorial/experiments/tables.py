@@ -228,8 +228,8 @@ def reproduce(
 ) -> pd.DataFrame:
     """Makes a table's runs, as far as they are not there, and writes its result file.
 
-    A part of a table, or a trial with other shots, is written only if `out` says where, so that it
-    does not take the place of the whole.
+    A part of a table, such as a shard, or a trial with other shots is written only if `out` says
+    where, so that it does not take the place of the whole.
 
     Args:
         name: One of `TABLES`.
@@ -244,11 +244,12 @@ def reproduce(
     if clip.device.type == "cpu":
         torch.set_num_threads(1)  # so that sums are added in the same order in every process
     check(name, asked)
-    wanted = table(name)
+    wanted, how = table(name), how or How()
     every = replace(asked, methods=asked.methods or wanted.compared_in(asked.world))
     rows = wanted.keep(frame(make(clip, asked.shortened(wanted.runs(every)), how)))
-    if out or asked.whole:
-        save_result(name + suffix(asked.world), rows, None, asked.seeds, clip.device, out)
+    if out or (asked.whole and how.shard == How.shard):
+        seeds = sorted(rows.seed.unique().tolist())  # some tables have only the first of those that were asked
+        save_result(name + suffix(asked.world), rows, None, seeds, clip.device, out)
     return rows
 
 

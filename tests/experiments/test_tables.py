@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cocoop_tutorial import save_result
+from cocoop_tutorial import load_result, save_result
 from cocoop_tutorial.errors import DataError, MissingDataError, UnknownNameError
 from cocoop_tutorial.experiments import claims, report, summary, tables, tuning
 from cocoop_tutorial.experiments.methods import METHODS
@@ -210,6 +210,20 @@ def test_a_part_of_a_table_does_not_replace_the_whole(cocoop, tmp_path: Path) ->
     few = "--datasets", "icons_games", "--methods", "clip", "--cells", str(tmp_path)
     done = cocoop("reproduce", "table4", *few, "--jobs", "1", COCOOP_RESULTS=str(tmp_path))
     assert done.status == 0 and not (tmp_path / "table4.json").exists()
+
+
+def test_a_shard_does_not_replace_the_whole(cocoop, tmp_path: Path) -> None:
+    shard = "--methods", "clip", "--shard", "9999/9999", "--cells", str(tmp_path)
+    done = cocoop("reproduce", "matrix", *shard, COCOOP_RESULTS=str(tmp_path))
+    assert done.status == 0 and not (tmp_path / "matrix.json").exists()
+    done = cocoop("reproduce", "matrix", *shard, "--out", str(tmp_path))
+    assert done.status == 0 and load_result("matrix", tmp_path)["provenance"]["seeds"] == []
+
+
+def test_a_result_names_the_seeds_that_it_holds(cocoop, tmp_path: Path) -> None:
+    few = "--datasets", "icons_games", "--methods", "clip", "--source", "icons_games"
+    done = cocoop("reproduce", "matrix", *few, "--cells", str(tmp_path), "--out", str(tmp_path))
+    assert done.status == 0 and load_result("matrix", tmp_path)["provenance"]["seeds"] == [1]
 
 
 @pytest.mark.parametrize(
