@@ -248,7 +248,7 @@ def reproduce(
     every = replace(asked, methods=asked.methods or wanted.compared_in(asked.world))
     rows = wanted.keep(frame(make(clip, asked.shortened(wanted.runs(every)), how)))
     if out or (asked.whole and how.shard == How.shard):
-        seeds = sorted(rows.seed.unique().tolist())  # some tables have only the first of those that were asked
+        seeds = sorted(rows.seed.unique().tolist())  # some tables take only the first
         save_result(name + suffix(asked.world), rows, None, seeds, clip.device, out)
     return rows
 
