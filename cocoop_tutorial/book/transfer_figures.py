@@ -95,7 +95,8 @@ def matrix_figure(table: pd.DataFrame) -> Figure:
     ax.xaxis.tick_top()
     ax.tick_params(length=0, axis="both")
     ax.set_xticks(ax.get_xticks(), list(table), rotation=60, ha="left")
-    ax.set(xlabel="", ylabel="source")
+    ax.xaxis.set_label_position("top")
+    ax.set(xlabel="target", ylabel="source")
     ax.grid(visible=False)
     return fig
 
