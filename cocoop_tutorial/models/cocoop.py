@@ -99,6 +99,7 @@ class CoCoOp(PromptLearner):
         Returns:
             `[B, M, D]`. CoCoOp (2203.05557), section 3.2.
         """
+        features = features.to(self.ctx.dtype)  # for a Meta-Net of the reader's own, too
         if self.separate_meta_nets:
             pi = torch.stack([net(features) for net in self.meta_net], dim=1)  # [B, M, D]
         else:
